@@ -1,0 +1,85 @@
+"""navtalk's protocol core: a NavTalk session as a state machine, without I/O, clock or threads.
+
+:class:`Connection` takes what happens and gives out :mod:`~navtalk_proto.actions`; what the
+application learns are :mod:`~navtalk_proto.events`, what it asks for are
+:mod:`~navtalk_proto.intents`, and what is on the wire are :mod:`~navtalk_proto.wire.messages`.
+The adapters navtalk_asyncio and navtalk_trio drive it; so can any code that has a WebSocket.
+"""
+
+from __future__ import annotations
+
+from navtalk_proto import actions, events, intents, media
+from navtalk_proto.config import (
+    DEFAULT_ICE_SERVERS,
+    RECEIVE_MEDIA,
+    SEND_MEDIA,
+    ClientConfig,
+    ServerConfig,
+)
+from navtalk_proto.connection import Connection, Counters
+from navtalk_proto.errors import (
+    BackendRefusedError,
+    ConnectError,
+    ConnectFailedError,
+    ConnectionLimitExceededError,
+    ConnectRefusedError,
+    ConnectTimeoutError,
+    EndpointError,
+    GpuFullError,
+    InsufficientBalanceError,
+    LocalProtocolError,
+    MalformedMessageError,
+    MediaError,
+    NavTalkError,
+    NotReadyError,
+    RefusalKind,
+    RefusedError,
+    SessionClosedError,
+)
+from navtalk_proto.limits import Limits
+from navtalk_proto.machines.lifecycle import State
+from navtalk_proto.roles import Role
+from navtalk_proto.secret import Secret
+from navtalk_proto.wire import messages
+from navtalk_proto.wire.endpoint import Endpoint, RequestTarget
+
+__all__ = [
+    # the machine
+    "Connection",
+    "Counters",
+    "State",
+    "Role",
+    "ClientConfig",
+    "ServerConfig",
+    "Limits",
+    "Secret",
+    "DEFAULT_ICE_SERVERS",
+    "RECEIVE_MEDIA",
+    "SEND_MEDIA",
+    # the vocabulary
+    "actions",
+    "events",
+    "intents",
+    "media",
+    "messages",
+    "Endpoint",
+    "RequestTarget",
+    # errors
+    "NavTalkError",
+    "LocalProtocolError",
+    "NotReadyError",
+    "SessionClosedError",
+    "MalformedMessageError",
+    "EndpointError",
+    "ConnectError",
+    "ConnectFailedError",
+    "ConnectTimeoutError",
+    "MediaError",
+    "RefusedError",
+    "ConnectRefusedError",
+    "InsufficientBalanceError",
+    "ConnectionLimitExceededError",
+    "GpuFullError",
+    "BackendRefusedError",
+    "RefusalKind",
+]

@@ -1,0 +1,108 @@
+"""What a connection is told once, at its start. All times are seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from attrs import evolve, field, frozen, validators
+
+from navtalk_proto.limits import Limits
+from navtalk_proto.media import Capabilities, Direction, IcePolicy, MediaKind, MediaLine
+from navtalk_proto.wire.messages import (
+    IceServer,
+    InputConfig,
+    InputFunctionCall,
+    JsonObject,
+    UserMessage,
+)
+
+__all__ = ["DEFAULT_ICE_SERVERS", "RECEIVE_MEDIA", "SEND_MEDIA", "ClientConfig", "ServerConfig"]
+
+DEFAULT_ICE_SERVERS: Final = (IceServer(urls=("stun:stun.l.google.com:19302",)),)
+"""Used until connected.success brings a list (seed step 2)."""
+
+RECEIVE_MEDIA: Final = (MediaLine(kind=MediaKind.VIDEO), MediaLine(kind=MediaKind.AUDIO))
+"""The human's video and voice; the user's own voice travels over the WebSocket (6.3 item 10)."""
+
+SEND_MEDIA: Final = (
+    MediaLine(kind=MediaKind.VIDEO, direction=Direction.SENDONLY),
+    MediaLine(kind=MediaKind.AUDIO, direction=Direction.SENDONLY),
+)
+"""Video before audio, as the real service offers (protocol.md 5.4)."""
+
+_seconds = validators.gt(0.0)
+
+
+@frozen(kw_only=True)
+class _Config:
+    limits: Limits = field(factory=Limits)
+    capabilities: Capabilities = field(factory=Capabilities)
+    strict: bool = False
+    """Close on the first mistake of the far end instead of dropping and counting it."""
+    ice_policy: IcePolicy = IcePolicy.ALL
+    close_timeout: float = field(default=3.0, validator=_seconds)
+    """How long the closing handshake may take before the transport is dropped."""
+    answer_timeout: float = field(default=10.0, validator=_seconds)
+    """How long an offer of ours waits for its answer. Some stock clients never answer (6.3)."""
+    idle_timeout: float | None = field(default=None, validator=validators.optional(_seconds))
+    """Close when nothing was received for this long; None: never."""
+
+
+@frozen(kw_only=True)
+class ClientConfig(_Config):
+    """A client's settings."""
+
+    media: tuple[MediaLine, ...] = RECEIVE_MEDIA
+    """The m-lines to receive; empty for a connection without media (``media=False``)."""
+    default_ice_servers: tuple[IceServer, ...] = DEFAULT_ICE_SERVERS
+    input_config: InputConfig | None = None
+    input_function_call: InputFunctionCall | None = None
+    history: tuple[UserMessage, ...] = ()
+    """Earlier user messages, replayed once after session.created (protocol.md 5.9)."""
+    welcome_timeout: float = field(default=10.0, validator=_seconds)
+    """From the open transport to connected.success."""
+    setup_timeout: float = field(default=15.0, validator=_seconds)
+    """From connected.success to session.updated; restarted by session.created."""
+    connect_timeout: float = field(default=30.0, validator=_seconds)
+    """From the open transport to READY and flowing media."""
+    farewell_timeout: float = field(default=2.0, validator=_seconds)
+    """How long a server that refused a running session may take to close it."""
+
+    def configured(
+        self,
+        *,
+        media: bool | Sequence[MediaLine] = True,
+        voice: str | None = None,
+        prompt: str | None = None,
+        tools: Sequence[JsonObject] = (),
+        history: Sequence[UserMessage] = (),
+    ) -> ClientConfig:
+        """This configuration with what an adapter's ``connect()`` was given; that wins.
+
+        `media` False means none, True this configuration's own (or the default ones).
+        """
+        config = self
+        if media is False:
+            config = evolve(config, media=())
+        elif media is not True:
+            config = evolve(config, media=tuple(media))
+        elif not config.media:
+            config = evolve(config, media=RECEIVE_MEDIA)
+        if voice is not None or prompt is not None:
+            config = evolve(config, input_config=InputConfig(voice=voice, prompt=prompt))
+        if tools:
+            config = evolve(config, input_function_call=InputFunctionCall(tools=tuple(tools)))
+        if history:
+            config = evolve(config, history=tuple(history))
+        return config
+
+
+@frozen(kw_only=True)
+class ServerConfig(_Config):
+    """A server's settings."""
+
+    media: tuple[MediaLine, ...] = SEND_MEDIA
+    """The m-lines to offer; empty for a connection without media."""
+    ice_servers: tuple[IceServer, ...] = ()
+    """What our own peer connection uses; what the client gets is in ConnectedSuccess."""

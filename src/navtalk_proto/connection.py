@@ -1,0 +1,831 @@
+"""One session as a state machine without I/O: text and times in, actions out.
+
+An adapter makes one :class:`Connection` per WebSocket and never reuses it. It feeds what happens
+(transport, messages, media completions, timeouts, the application's intents), takes
+:meth:`Connection.actions` after each input, and carries them out in order. It owns one timer, set
+to :meth:`Connection.next_timeout`.
+
+This is the only file that knows which role is ours. The order of a session is in
+:mod:`navtalk_proto.machines.lifecycle`, the exchange of descriptions in
+:mod:`navtalk_proto.machines.negotiation`; both are tables, and this file carries out what their
+edges name.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias, assert_never, get_args
+
+from attrs import define
+
+from navtalk_proto.actions import (
+    AbortTransport,
+    Action,
+    CloseTransport,
+    Emit,
+    MediaResult,
+    SendText,
+)
+from navtalk_proto.config import ClientConfig, ServerConfig
+from navtalk_proto.errors import (
+    LocalProtocolError,
+    MalformedMessageError,
+    NotReadyError,
+    RefusalKind,
+    SessionClosedError,
+)
+from navtalk_proto.events import (
+    BinaryIgnored,
+    CloseCause,
+    Closed,
+    ConfigUpdated,
+    Connected,
+    ConnectFailed,
+    Event,
+    MessageReceived,
+    NegotiationFailed,
+    Notice,
+    OutOfOrder,
+    PeerClosing,
+    ProtocolViolation,
+    Ready,
+    Refused,
+    ServerWarning,
+    TimedOut,
+    UnknownMessage,
+    Usable,
+)
+from navtalk_proto.intents import Close, Intent, Negotiate, SayText, SendAudio
+from navtalk_proto.machines import negotiation
+from navtalk_proto.machines.lifecycle import Edge, Effect, Input, Lifecycle, Local, State, Verdict
+from navtalk_proto.machines.negotiation import Negotiation
+from navtalk_proto.media import (
+    Direction,
+    LocalCandidate,
+    MediaEvent,
+    MediaStarted,
+    MediaState,
+    MediaStateChanged,
+    NegotiationNeeded,
+    OpId,
+    TrackAdded,
+)
+from navtalk_proto.roles import Role
+from navtalk_proto.timers import Timer, Timers
+from navtalk_proto.wire import codec
+from navtalk_proto.wire.audio import split_pcm
+from navtalk_proto.wire.messages import (
+    Answer,
+    AudioAppend,
+    AudioClear,
+    AudioCommit,
+    BackendError,
+    ClientMessage,
+    ConnectedClose,
+    ConnectedFail,
+    ConnectedSuccess,
+    ConnectedWarning,
+    ConnectionLimitExceeded,
+    GatewayHello,
+    GpuFull,
+    IceCandidate,
+    IceRestartRequest,
+    InputConfig,
+    InputFunctionCall,
+    InputImage,
+    InsufficientBalance,
+    Message,
+    Offer,
+    Refusal,
+    ResponseCreate,
+    ServerMessage,
+    SessionCreated,
+    SessionUpdated,
+    Unknown,
+    UserMessage,
+)
+from navtalk_proto.wire.sdp import check_description
+
+__all__ = ["Connection", "Counters"]
+
+_REFUSALS: Final[dict[type, RefusalKind]] = {
+    ConnectedFail: RefusalKind.FAIL,
+    InsufficientBalance: RefusalKind.INSUFFICIENT_BALANCE,
+    ConnectionLimitExceeded: RefusalKind.CONNECTION_LIMIT_EXCEEDED,
+    GpuFull: RefusalKind.GPU_FULL,
+    BackendError: RefusalKind.BACKEND_ERROR,
+}
+
+_REFUSAL_CLOSE: Final[dict[RefusalKind, tuple[int, str]]] = {
+    RefusalKind.FAIL: (1008, "refused"),
+    RefusalKind.INSUFFICIENT_BALANCE: (1008, "Insufficient points"),
+    RefusalKind.CONNECTION_LIMIT_EXCEEDED: (1008, "connection limit exceeded"),
+    RefusalKind.GPU_FULL: (1013, "no worker is free"),
+    RefusalKind.BACKEND_ERROR: (1011, "backend error"),
+}
+"""How a server closes after a refusal (protocol.md 2.5)."""
+
+_BALANCE_REASON: Final = "insufficient points"
+"""The close reason that stock clients recognise, folded to lower case (protocol.md 2.5)."""
+
+_CLOSE_CODES: Final = frozenset({1000, 1001, 1008, 1011, 1013})
+_CLOSE_REASON_BYTES: Final = 123
+"""RFC 6455 section 5.5: a control frame carries at most 125 bytes, two are the code."""
+
+_INPUTS: Final[dict[type, Input]] = {
+    ConnectedWarning: Input.S_WARNING,
+    ConnectedClose: Input.S_GOODBYE,
+    SessionCreated: Input.S_CREATED,
+    SessionUpdated: Input.S_UPDATED,
+    InputConfig: Input.C_CONFIG,
+    InputFunctionCall: Input.C_CONFIG,
+    GatewayHello: Input.C_CONFIG,
+    AudioAppend: Input.C_MEDIA,
+    AudioClear: Input.C_MEDIA,
+    AudioCommit: Input.C_MEDIA,
+    InputImage: Input.C_MEDIA,
+    IceRestartRequest: Input.C_ITEM,
+    **dict.fromkeys(_REFUSALS, Input.S_REFUSAL),
+    **dict.fromkeys((Offer, Answer, IceCandidate), Input.SIGNALING),
+}
+"""Message classes to inputs. Every other class is a conversation message of its sender."""
+
+_TIMER_INPUTS: Final[dict[Timer, Input]] = {
+    Timer.WELCOME: Input.T_WELCOME,
+    Timer.SETUP: Input.T_SETUP,
+    Timer.CONNECT: Input.T_CONNECT,
+    Timer.FAREWELL: Input.T_FAREWELL,
+    Timer.IDLE: Input.T_IDLE,
+    Timer.CLOSE: Input.T_CLOSE,
+}
+
+_WAITING_FOR: Final[dict[State, str]] = {
+    State.WELCOMING: "connected.success",
+    State.OPENING: "session.created",
+    State.CONFIGURING: "session.updated",
+}
+
+_Encoded: TypeAlias = tuple[Message, str]
+"""A message and its JSON text."""
+
+_SENDERS: Final[dict[type, Role]] = {
+    **dict.fromkeys(get_args(ServerMessage), Role.SERVER),
+    **dict.fromkeys(get_args(ClientMessage), Role.CLIENT),
+}
+"""Who may send a message class. Signaling is in both and is handled apart."""
+
+
+@define
+class Counters:
+    """What a connection counted. Nothing that is dropped goes uncounted."""
+
+    received: int = 0
+    sent: int = 0
+    violations: int = 0
+    out_of_order: int = 0
+    unknown: int = 0
+    binary: int = 0
+    ignored: int = 0
+    """Messages and requests after the close began."""
+    stale_completions: int = 0
+    """Media completions of operations that nobody waits for any more."""
+
+
+class Connection:
+    """The protocol state of one WebSocket, client or server.
+
+    Inputs return None and take `now`, the adapter's monotonic seconds, which never go back: a
+    smaller value raises ValueError. What the far end sends never makes an input raise.
+    """
+
+    def __init__(self, role: Role, config: ClientConfig | ServerConfig, *, now: float) -> None:
+        if isinstance(config, ClientConfig) is not (role is Role.CLIENT):
+            raise TypeError(f"a {role.value} does not take a {type(config).__name__}")
+        self._role = role
+        self._config = config
+        self._limits = config.limits
+        self._now = now
+        self._timers = Timers()
+        self._lifecycle = Lifecycle()
+        client = config if isinstance(config, ClientConfig) else None
+        self._durations: dict[Timer, float] = {Timer.CLOSE: config.close_timeout}
+        if config.idle_timeout is not None:
+            self._durations[Timer.IDLE] = config.idle_timeout
+        if client is not None:
+            self._durations |= {
+                Timer.WELCOME: client.welcome_timeout,
+                Timer.SETUP: client.setup_timeout,
+                Timer.CONNECT: client.connect_timeout,
+                Timer.FAREWELL: client.farewell_timeout,
+            }
+        self._negotiation = Negotiation(
+            polite=role is Role.CLIENT,
+            media=config.media,
+            ice_servers=(
+                config.default_ice_servers
+                if isinstance(config, ClientConfig)
+                else config.ice_servers
+            ),
+            policy=config.ice_policy,
+            capabilities=config.capabilities,
+            limits=config.limits,
+            answer_timeout=config.answer_timeout,
+            timers=self._timers,
+        )
+        self._actions: list[Action] = []
+        self._counters = Counters()
+        self._early: list[_Encoded] = []
+        """Configuration for the moment the transport opens."""
+        self._waiting: list[_Encoded] = []
+        """What waits for READY."""
+        self._history: list[_Encoded] = []
+        """What waits for session.created."""
+        # Encoded here: what cannot be sent must raise where it is given, not while receiving.
+        if client is not None:
+            for config_message in (client.input_config, client.input_function_call):
+                if config_message is not None:
+                    self._early.append((config_message, self._encode(config_message)))
+            self._history += ((item, self._encode(item)) for item in client.history)
+        self._session_id: str | None = None
+        self._media_state = MediaState.NEW
+        self._media_started = False
+        self._usable = False
+        self._cause: CloseCause | None = None
+        self._close_sent: tuple[int, str] | None = None
+
+    # ---- what an adapter may ask
+
+    @property
+    def role(self) -> Role:
+        """Our side."""
+        return self._role
+
+    @property
+    def state(self) -> State:
+        """The lifecycle state."""
+        return self._lifecycle.state
+
+    @property
+    def negotiation_state(self) -> negotiation.State:
+        """The negotiation state."""
+        return self._negotiation.state
+
+    @property
+    def media_state(self) -> MediaState:
+        """The media connection's last reported state."""
+        return self._media_state
+
+    @property
+    def session_id(self) -> str | None:
+        """The session's id once connected.success was received (or sent)."""
+        return self._session_id
+
+    @property
+    def usable(self) -> bool:
+        """Whether Usable was told and the session has not ended."""
+        return self._usable and self.state is State.READY
+
+    @property
+    def waiting_for(self) -> str:
+        """The step that has to happen next before the session is usable, in words."""
+        if self.state in _WAITING_FOR:
+            return _WAITING_FOR[self.state]
+        if self._media_state is MediaState.CONNECTED:
+            return "the first media packet"
+        if self._media_state is MediaState.ICE_CONNECTED:
+            return "DTLS"
+        if self._media_state is MediaState.NEW and self._negotiation.state is (
+            negotiation.State.NO_PEER
+        ):
+            return "the offer"
+        if self._negotiation.state in (
+            negotiation.State.HAVE_LOCAL_OFFER,
+            negotiation.State.OFFER_EXPIRED,
+        ):
+            return "the answer"
+        return "ICE"
+
+    @property
+    def counters(self) -> Counters:
+        """What was counted so far; a live object."""
+        self._counters.stale_completions = self._negotiation.stale_completions
+        return self._counters
+
+    def __repr__(self) -> str:
+        return (
+            f"<Connection {self._role.value} {self.state.value}, "
+            f"negotiation {self._negotiation.state.value}, media {self._media_state.value}>"
+        )
+
+    # ---- outputs
+
+    def actions(self) -> list[Action]:
+        """Take the actions that came about since the last call, in causal order."""
+        taken, self._actions = self._actions, []
+        return taken
+
+    def next_timeout(self) -> float | None:
+        """When to call :meth:`handle_timeout`; None: no timer runs."""
+        return self._timers.next()
+
+    # ---- inputs: the transport
+
+    def transport_opened(self, *, now: float) -> None:
+        """The WebSocket handshake is done."""
+        self._advance(now)
+        self._require(Input.OPENED)
+        self._end_input()
+
+    def receive_text(self, text: str | bytes, *, now: float) -> None:
+        """One whole WebSocket text message was received."""
+        self._advance(now)
+        self._counters.received += 1
+        if self._timers.armed(Timer.IDLE):
+            self._arm(Timer.IDLE)
+        if self.state in (State.CLOSING, State.CLOSED):
+            # Not decoded: what crossed our close is not worth a parse, nor a violation.
+            self._counters.ignored += 1
+            return
+        try:
+            message = codec.decode(text, sender=self._role.peer, limits=self._limits)
+            sdp = (
+                check_description(message, self._limits)
+                if isinstance(message, Offer | Answer)
+                else None
+            )
+        except MalformedMessageError as error:
+            self._violation(
+                error.reason,
+                type=error.type,
+                field=error.field,
+                close=(1009, "message too big")
+                if isinstance(error, codec.OversizedMessageError)
+                else None,
+            )
+            self._end_input()
+            return
+        kind = self._input_of(message)
+        edge = self._lifecycle.look(kind)
+        if isinstance(edge, Verdict):
+            self._violation(f"not expected in state {self.state.value}", type=_type(message))
+        else:
+            if edge.out_of_order:
+                self._counters.out_of_order += 1
+                self._emit(OutOfOrder(type=_type(message), state=self.state.value))
+                if self._config.strict:
+                    self._violation("out of order", type=_type(message))
+            if self.state not in (State.CLOSING, State.CLOSED):
+                self._move(edge)
+                if isinstance(message, Offer | Answer):
+                    assert sdp is not None
+                    self._negotiation.remote_description(message, sdp, now=now)
+                elif isinstance(message, IceCandidate):
+                    self._negotiation.remote_candidate(message)
+                else:
+                    self._received(message, edge)
+        self._end_input()
+
+    def receive_binary(self, size: int, *, now: float) -> None:
+        """A binary message of `size` bytes was received; v2 has none (protocol.md 2.1)."""
+        self._advance(now)
+        if self.state in (State.CLOSING, State.CLOSED):
+            self._counters.ignored += 1
+            return
+        if self._timers.armed(Timer.IDLE):
+            self._arm(Timer.IDLE)
+        self._counters.binary += 1
+        self._emit(BinaryIgnored(size=size))
+
+    def transport_closed(self, *, code: int | None, reason: str, now: float) -> None:
+        """The WebSocket is gone; `code` None where no close frame was received."""
+        self._advance(now)
+        edge = self._lifecycle.look(Input.LOST)
+        if isinstance(edge, Verdict):
+            return  # CLOSED already, told once.
+        stage = self.state
+        self._move(edge)
+        balance = _BALANCE_REASON in reason.lower()
+        if self._role is Role.CLIENT and balance and self._cause is None:
+            self._cause = CloseCause.REFUSED
+            kind = RefusalKind.INSUFFICIENT_BALANCE
+            if stage is State.READY:
+                self._emit(Notice(kind=kind, text=reason))
+            else:
+                self._emit(Refused(kind=kind, text=reason, retryable=kind.retryable))
+        elif edge.effect is Effect.FAILED and self._role is Role.CLIENT:
+            self._emit(ConnectFailed(code=code, reason=reason, stage=stage.value))
+        self._end_media()
+        self._tell_closed(code, reason)
+
+    # ---- inputs: the application
+
+    def send(self, intent: Intent, *, now: float) -> None:
+        """Carry out an intent.
+
+        Raises LocalProtocolError where the protocol does not allow it now (NotReadyError where it
+        will later), and SessionClosedError once the session is closing. Nothing changed then.
+        """
+        if self.state is State.CLOSED or (
+            self.state is State.CLOSING and not isinstance(intent, Close)
+        ):
+            raise SessionClosedError("the session is over")
+        match intent:
+            case Close():
+                self._check_close(intent)
+                self._advance(now)
+                self._close(intent)
+            case Negotiate():
+                if not intent.media:
+                    raise LocalProtocolError("a wish for no media cannot be negotiated")
+                if not self._negotiation.wants_media:
+                    raise LocalProtocolError("this connection was opened without media")
+                self._local_edge(Input.WISH)
+                self._advance(now)
+                self._negotiation.wish(intent.media, now=now)
+            case SendAudio():
+                self._require_role(Role.CLIENT, intent)
+                if len(intent.pcm) % 2:
+                    raise LocalProtocolError("PCM16 audio has an even number of bytes")
+                self._local_edge(Input.C_MEDIA)
+                self._advance(now)
+                for piece in split_pcm(intent.pcm):
+                    self._send_message(AudioAppend(audio=piece))
+            case SayText():
+                self._require_role(Role.CLIENT, intent)
+                messages: list[Message] = [UserMessage(texts=(intent.text,))]
+                if intent.respond:
+                    messages.append(ResponseCreate())
+                self._send_ours(messages, now)
+            case _:
+                self._send_ours([intent], now)
+        self._end_input()
+
+    # ---- inputs: the media engine
+
+    def media_done(self, op: OpId, result: MediaResult = None, *, now: float) -> None:
+        """A media command was carried out. Stale and unknown ids are ignored and counted.
+
+        A result of the wrong type raises LocalProtocolError: the engine is broken, not the call.
+        """
+        self._advance(now)
+        self._negotiation.operation_done(op, result, now=now)
+        self._end_input()
+
+    def media_failed(self, op: OpId, reason: str, *, now: float) -> None:
+        """A media command could not be carried out."""
+        self._advance(now)
+        self._negotiation.operation_failed(op, reason, now=now)
+        self._end_input()
+
+    def media_event(self, event: MediaEvent, *, now: float) -> None:
+        """Something happened to the media on its own."""
+        self._advance(now)
+        if self.state in (State.CLOSING, State.CLOSED):
+            self._counters.ignored += 1
+            return
+        match event:
+            case MediaStateChanged():
+                self._media_state = event.state
+                self._emit(event)
+                if event.state is MediaState.FAILED:
+                    self._media_started = False
+                    self._negotiation.transport_failed(now=now)
+                elif event.state is MediaState.CLOSED:
+                    self._media_started = False
+                    self._negotiation.peer_closed(now=now)
+            case TrackAdded():
+                self._emit(event)
+            case MediaStarted():
+                self._media_started = True
+                self._emit(event)
+            case LocalCandidate():
+                self._negotiation.local_candidate(event.candidate)
+            case NegotiationNeeded():
+                edge = self._lifecycle.look(Input.WISH)
+                if isinstance(edge, Verdict) or edge.local is not Local.SEND:
+                    reason = f"the engine's wish came in state {self.state.value}"
+                    self._emit(NegotiationFailed(reason=reason, media=event.media))
+                elif not event.media or not self._negotiation.wants_media:
+                    reason = "the engine's wish names no media, or this connection has none"
+                    self._emit(NegotiationFailed(reason=reason, media=event.media))
+                else:
+                    self._negotiation.wish(event.media, now=now)
+            case _:
+                assert_never(event)
+        self._end_input()
+
+    # ---- inputs: time
+
+    def handle_timeout(self, *, now: float) -> None:
+        """Fire what is due. Early and repeated calls are harmless."""
+        self._advance(now)
+        while (timer := self._timers.pop_due(now)) is not None:
+            if timer is Timer.ANSWER:
+                self._negotiation.answer_timeout(now=now)
+            else:
+                waiting_for = "any message" if timer is Timer.IDLE else self.waiting_for
+                self._require(_TIMER_INPUTS[timer], timer=timer, waiting_for=waiting_for)
+            self._end_input()
+
+    # ---- edges
+
+    def _advance(self, now: float) -> None:
+        if now < self._now:
+            raise ValueError(f"time went back from {self._now!r} to {now!r}")
+        self._now = now
+
+    def _require(self, kind: Input, *, timer: Timer | None = None, waiting_for: str = "") -> None:
+        """Take an edge that does not carry a message."""
+        edge = self._lifecycle.look(kind)
+        if isinstance(edge, Verdict):
+            if edge is Verdict.IGNORED:
+                self._counters.ignored += 1
+                return
+            raise LocalProtocolError(f"{kind.value} in state {self.state.value}")
+        self._move(edge)
+        match edge.effect:
+            case Effect.START:
+                self._push_all(self._early)
+            case Effect.TIMED_OUT:
+                assert timer is not None
+                self._cause = CloseCause.TIMEOUT
+                self._emit(TimedOut(waiting_for=waiting_for, seconds=self._durations[timer]))
+                self._close_transport(1000, f"timed out waiting for {waiting_for}")
+            case Effect.FAREWELL:
+                self._close_transport(1000, "")
+            case _:
+                assert edge.effect is Effect.FORCE_END
+                assert self._close_sent is not None
+                self._push(AbortTransport())
+                self._tell_closed(*self._close_sent, forced=True)
+
+    def _move(self, edge: Edge) -> None:
+        """Take an edge and its timers."""
+        was = self.state
+        self._lifecycle.take(edge)
+        if self.state is not was and self.state in (State.CLOSING, State.CLOSED):
+            self._timers.stop_all()
+        self._timers.stop(*edge.stop)
+        for timer in edge.start:
+            # A repeated refusal must not prolong the farewell; a set-up step starts anew.
+            if timer is not Timer.FAREWELL or not self._timers.armed(timer):
+                self._arm(timer)
+
+    def _arm(self, timer: Timer) -> None:
+        duration = self._durations.get(timer)
+        if duration is not None:
+            self._timers.arm(timer, self._now + duration)
+
+    def _received(self, message: Message | Unknown, edge: Edge) -> None:
+        """Carry out the effect of a message from the far end."""
+        match edge.effect:
+            case Effect.WELCOME:
+                assert isinstance(message, ConnectedSuccess)
+                self._session_id = message.session_id
+                if message.ice_servers:
+                    self._negotiation.ice_servers = message.ice_servers
+                self._emit(
+                    Connected(session_id=message.session_id, ice_servers=message.ice_servers)
+                )
+            case Effect.WARN:
+                assert isinstance(message, ConnectedWarning)
+                self._emit(ServerWarning(text=message.message, avatar_id=message.avatar_id))
+            case Effect.REFUSE:
+                kind, text = _refusal(message)
+                self._cause = CloseCause.REFUSED
+                self._emit(Refused(kind=kind, text=text, retryable=kind.retryable))
+                self._close_transport(1000, "")
+            case Effect.NOTICE:
+                kind, text = _refusal(message)
+                self._cause = CloseCause.REFUSED
+                self._emit(Notice(kind=kind, text=text))
+            case Effect.GOODBYE:
+                assert isinstance(message, ConnectedClose)
+                self._cause = CloseCause.REMOTE
+                self._emit(PeerClosing(text=message.message))
+                self._close_transport(1000, "")
+            case Effect.CREATED:
+                self._push_all(self._history)
+            case Effect.READY:
+                self._push_all(self._history)
+                self._become_ready()
+            case Effect.RECONFIGURED:
+                self._emit(ConfigUpdated())
+            case _:
+                assert edge.effect is Effect.MESSAGE
+                if isinstance(message, Unknown):
+                    self._counters.unknown += 1
+                    self._emit(UnknownMessage(type=message.type, raw=message.raw))
+                else:
+                    self._emit(MessageReceived(message=message))
+
+    def _send_ours(self, messages: list[Message], now: float) -> None:
+        """Send, or queue, messages of ours. All or none."""
+        edges = []
+        for message in messages:
+            if isinstance(message, Offer | Answer | IceCandidate):
+                raise LocalProtocolError("signaling is sent by the negotiation, not by hand")
+            sender = _SENDERS.get(type(message))
+            if sender is not self._role:
+                raise LocalProtocolError(
+                    f"a {self._role.value} does not send {type(message).__name__}"
+                )
+            edge = self._local_edge(self._input_of(message))
+            edges.append(edge)
+        texts = [self._encode(message) for message in messages]
+        if any(edge.local is Local.QUEUE for edge in edges):
+            queued = [text for _, text in (*self._early, *self._waiting)] + texts
+            if len(queued) > self._limits.queued_intents:
+                raise LocalProtocolError(f"more than {self._limits.queued_intents} intents wait")
+            if sum(map(len, queued)) > self._limits.queued_bytes:
+                raise LocalProtocolError(
+                    f"more than {self._limits.queued_bytes} characters of JSON wait"
+                )
+        self._advance(now)
+        for message, edge, text in zip(messages, edges, texts, strict=True):
+            if edge.local is Local.QUEUE:
+                config = self._input_of(message) is Input.C_CONFIG
+                (self._early if config else self._waiting).append((message, text))
+            else:
+                self._sending(message, edge, text)
+
+    def _sending(self, message: Message, edge: Edge, text: str) -> None:
+        """Carry out the effect of a message of ours."""
+        was = self.state
+        self._move(edge)
+        self._push_text(text, message)
+        match edge.effect:
+            case Effect.WELCOME:
+                assert isinstance(message, ConnectedSuccess)
+                self._session_id = message.session_id
+            case Effect.REFUSE | Effect.NOTICE:
+                kind, _ = _refusal(message)
+                self._cause = CloseCause.LOCAL
+                code, reason = _REFUSAL_CLOSE[kind]
+                if was is State.READY:
+                    self._close(Close(code=code, reason=reason))
+                else:
+                    self._close_transport(code, reason)
+            case Effect.GOODBYE:
+                self._cause = CloseCause.LOCAL
+                self._close_transport(1000, "")
+            case Effect.READY:
+                self._become_ready()
+            case _:
+                pass  # WARN, CREATED, RECONFIGURED, MESSAGE: the message is all there is.
+
+    def _require_role(self, role: Role, intent: Intent) -> None:
+        if self._role is not role:
+            raise LocalProtocolError(f"a {self._role.value} does not {type(intent).__name__}")
+
+    def _local_edge(self, kind: Input) -> Edge:
+        """The edge for something of ours, or the error that says why there is none."""
+        edge = self._lifecycle.look(kind)
+        if isinstance(edge, Verdict) or edge.out_of_order:
+            raise LocalProtocolError(f"{kind.value} cannot be sent in state {self.state.value}")
+        if edge.local is Local.TOO_EARLY:
+            raise NotReadyError(f"{kind.value}: the session is not ready ({self.state.value})")
+        return edge
+
+    def _become_ready(self) -> None:
+        self._emit(Ready())
+        self._push_all(self._waiting)
+
+    # ---- the end
+
+    def _check_close(self, intent: Close) -> None:
+        if intent.code not in _CLOSE_CODES and not 3000 <= intent.code <= 4999:
+            raise LocalProtocolError(f"close code {intent.code} is not for applications")
+        if len(intent.reason.encode("utf-8", "replace")) > _CLOSE_REASON_BYTES:
+            raise LocalProtocolError(f"a close reason has at most {_CLOSE_REASON_BYTES} bytes")
+
+    def _close(self, intent: Close) -> None:
+        edge = self._lifecycle.look(Input.CLOSE)
+        if isinstance(edge, Verdict):
+            self._counters.ignored += 1
+            return
+        self._move(edge)
+        if self._cause is None:
+            self._cause = CloseCause.LOCAL
+        if edge.effect is Effect.END:
+            self._tell_closed(None, intent.reason)
+        else:
+            self._close_transport(intent.code, intent.reason)
+
+    def _close_transport(self, code: int, reason: str) -> None:
+        """CLOSING began: the peer connection ends, then the socket."""
+        self._end_media()
+        self._close_sent = (code, reason)
+        self._push(CloseTransport(code=code, reason=reason))
+
+    def _end_media(self) -> None:
+        self._negotiation.close(now=self._now)
+        self._take_negotiation()
+
+    def _tell_closed(self, code: int | None, reason: str, *, forced: bool = False) -> None:
+        self._timers.stop_all()
+        cause = self._cause or CloseCause.REMOTE
+        self._emit(Closed(cause=cause, code=code, reason=reason, forced=forced))
+
+    def _violation(
+        self,
+        reason: str,
+        *,
+        type: str | None = None,
+        field: str | None = None,
+        close: tuple[int, str] | None = None,
+    ) -> None:
+        self._counters.violations += 1
+        if close is None and (
+            self._config.strict or self._counters.violations > self._limits.violations
+        ):
+            close = (1002, "protocol violation")
+        self._emit(
+            ProtocolViolation(reason=reason, type=type, field=field, fatal=close is not None)
+        )
+        if close is None:
+            return
+        edge = self._lifecycle.look(Input.FATAL)
+        assert isinstance(edge, Edge)
+        self._move(edge)
+        self._cause = CloseCause.VIOLATION
+        if edge.effect is Effect.END:
+            self._tell_closed(None, reason)
+        else:
+            self._close_transport(*close)
+
+    # ---- output
+
+    def _end_input(self) -> None:
+        """What every input ends with: the negotiation's output, and the one-time Usable."""
+        self._take_negotiation()
+        if not self._usable and self.state is State.READY and self._media_is_there():
+            self._usable = True
+            self._timers.stop(Timer.CONNECT)
+            self._emit(Usable())
+
+    def _media_is_there(self) -> bool:
+        if not self._negotiation.wants_media:
+            return True
+        receives = (Direction.RECVONLY, Direction.SENDRECV)
+        if any(line.direction in receives for line in self._config.media):
+            return self._media_started
+        return self._media_state is MediaState.CONNECTED
+
+    def _take_negotiation(self) -> None:
+        out, self._negotiation.out = self._negotiation.out, []
+        for output in out:
+            if isinstance(output, Offer | Answer | IceCandidate):
+                self._send_message(output)
+            else:
+                self._push(output)
+
+    def _input_of(self, message: Message | Unknown) -> Input:
+        if isinstance(message, Unknown):
+            return Input.UNKNOWN
+        if isinstance(message, ConnectedSuccess):
+            return Input.S_SUCCESS if self._session_id is None else Input.S_SUCCESS_AGAIN
+        kind = _INPUTS.get(type(message))
+        if kind is not None:
+            return kind
+        sender = _SENDERS[type(message)]
+        return Input.S_CONVERSATION if sender is Role.SERVER else Input.C_ITEM
+
+    def _encode(self, message: Message) -> str:
+        text = codec.encode(message)
+        limit = (
+            self._limits.client_message
+            if self._role is Role.CLIENT
+            else self._limits.server_message
+        )
+        size = len(text.encode())
+        if size > limit:
+            raise LocalProtocolError(f"{message.TYPE} of {size} bytes is over the limit of {limit}")
+        return text
+
+    def _send_message(self, message: Message) -> None:
+        self._push_text(codec.encode(message), message)
+
+    def _push_all(self, queue: list[_Encoded]) -> None:
+        """Send a queue and empty it."""
+        for message, text in queue:
+            self._push_text(text, message)
+        queue.clear()
+
+    def _push_text(self, text: str, message: Message) -> None:
+        self._counters.sent += 1
+        self._push(SendText(text=text, kind=message.TYPE))
+
+    def _emit(self, event: Event) -> None:
+        self._push(Emit(event=event))
+
+    def _push(self, action: Action) -> None:
+        self._actions.append(action)
+
+
+def _type(message: Message | Unknown) -> str:
+    return message.type if isinstance(message, Unknown) else message.TYPE
+
+
+def _refusal(message: Message | Unknown) -> tuple[RefusalKind, str]:
+    assert isinstance(message, Refusal)
+    return _REFUSALS[type(message)], message.message

@@ -1,0 +1,266 @@
+"""What a connection tells the application."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TypeAlias
+
+from attrs import field, frozen
+
+from navtalk_proto.errors import RefusalKind
+from navtalk_proto.media import MediaLine, MediaStarted, MediaStateChanged, TrackAdded
+from navtalk_proto.wire.messages import (
+    ClientMessage,
+    IceCandidate,
+    IceServer,
+    Offer,
+    ServerMessage,
+)
+
+__all__ = [
+    "Connected",
+    "ServerWarning",
+    "Ready",
+    "ConfigUpdated",
+    "Usable",
+    "MessageReceived",
+    "UnknownMessage",
+    "OutOfOrder",
+    "ProtocolViolation",
+    "BinaryIgnored",
+    "Refused",
+    "Notice",
+    "PeerClosing",
+    "ConnectFailed",
+    "TimedOut",
+    "CloseCause",
+    "Closed",
+    "Negotiated",
+    "NegotiationFailed",
+    "OfferIgnored",
+    "AnswerIgnored",
+    "CandidateIgnored",
+    "CandidateFailed",
+    "Event",
+]
+
+
+@frozen(kw_only=True)
+class Connected:
+    """connected.success arrived: the session has an id (seed step 2, protocol.md 5.1)."""
+
+    session_id: str
+    ice_servers: tuple[IceServer, ...]
+
+
+@frozen(kw_only=True)
+class ServerWarning:
+    """The avatar's name was ambiguous; `avatar_id` is the one taken (protocol.md 5.2)."""
+
+    text: str
+    avatar_id: str | None
+
+
+@frozen(kw_only=True)
+class Ready:
+    """The session is configured: audio may be sent (client), is expected (server)."""
+
+
+@frozen(kw_only=True)
+class ConfigUpdated:
+    """A further session.updated arrived."""
+
+
+@frozen(kw_only=True)
+class Usable:
+    """READY, and media is flowing where media was asked for. Told once."""
+
+
+@frozen(kw_only=True)
+class MessageReceived:
+    """A message of the conversation, or from a client, as it was received."""
+
+    message: ServerMessage | ClientMessage
+
+
+@frozen(kw_only=True)
+class UnknownMessage:
+    """A message of unknown type; `raw` is its text, cut to ``Limits.unknown_raw`` characters."""
+
+    type: str
+    raw: str = field(repr=False)
+
+
+@frozen(kw_only=True)
+class OutOfOrder:
+    """A message came in a state in which its order is wrong, and was taken nonetheless."""
+
+    type: str
+    state: str
+
+
+@frozen(kw_only=True)
+class ProtocolViolation:
+    """The far end made a mistake; the message was dropped and counted.
+
+    `fatal` says that the connection is closed because of it: over-size input, more than
+    ``Limits.violations`` of them, or ``strict=True``.
+    """
+
+    reason: str
+    type: str | None = None
+    field: str | None = None
+    fatal: bool = False
+
+
+@frozen(kw_only=True)
+class BinaryIgnored:
+    """A binary frame of `size` bytes arrived; v2 has none (protocol.md 2.1)."""
+
+    size: int
+
+
+@frozen(kw_only=True)
+class Refused:
+    """The server does not want this session (protocol.md 5.3); Closed follows."""
+
+    kind: RefusalKind
+    text: str
+    retryable: bool
+
+
+@frozen(kw_only=True)
+class Notice:
+    """A running session is about to be ended by the server, for this reason."""
+
+    kind: RefusalKind
+    text: str
+
+
+@frozen(kw_only=True)
+class PeerClosing:
+    """The server announced the end with connected.close."""
+
+    text: str
+
+
+@frozen(kw_only=True)
+class ConnectFailed:
+    """The transport closed before READY. `stage` is the lifecycle state it happened in."""
+
+    code: int | None
+    reason: str
+    stage: str
+
+
+@frozen(kw_only=True)
+class TimedOut:
+    """A deadline passed; `waiting_for` names the step that did not happen."""
+
+    waiting_for: str
+    seconds: float
+
+
+class CloseCause(Enum):
+    """Why a connection ended."""
+
+    LOCAL = "local"
+    """We closed it."""
+    REMOTE = "remote"
+    """The far end closed it, or the transport was lost."""
+    REFUSED = "refused"
+    TIMEOUT = "timeout"
+    VIOLATION = "violation"
+    """The far end broke the protocol too badly or too often."""
+
+
+@frozen(kw_only=True)
+class Closed:
+    """The end: exactly once, and last. `forced` says that the closing handshake never finished."""
+
+    cause: CloseCause
+    code: int | None
+    reason: str
+    forced: bool = False
+
+
+@frozen(kw_only=True)
+class Negotiated:
+    """An offer/answer exchange is complete.
+
+    `offered_by_us` says whose offer it was, `media` what ours asked for.
+    """
+
+    offered_by_us: bool
+    media: tuple[MediaLine, ...] = ()
+
+
+@frozen(kw_only=True)
+class NegotiationFailed:
+    """An exchange, or a wish for one, came to nothing. What media runs keeps running.
+
+    `media` are the wishes that ended with it, empty where it was the far end's offer alone.
+    """
+
+    reason: str
+    media: tuple[MediaLine, ...] = ()
+
+
+@frozen(kw_only=True)
+class OfferIgnored:
+    """An offer was not applied: glare that we win, or no media on this connection."""
+
+    offer: Offer
+    reason: str
+
+
+@frozen(kw_only=True)
+class AnswerIgnored:
+    """An answer to no offer of ours that is still out: late, repeated, or to one we gave up."""
+
+    reason: str
+
+
+@frozen(kw_only=True)
+class CandidateIgnored:
+    """A remote candidate was not given to the engine."""
+
+    candidate: IceCandidate
+    reason: str
+
+
+@frozen(kw_only=True)
+class CandidateFailed:
+    """The engine could not take a remote candidate. It delays nothing."""
+
+    candidate: IceCandidate
+    reason: str
+
+
+Event: TypeAlias = (
+    Connected
+    | ServerWarning
+    | Ready
+    | ConfigUpdated
+    | Usable
+    | MessageReceived
+    | UnknownMessage
+    | OutOfOrder
+    | ProtocolViolation
+    | BinaryIgnored
+    | Refused
+    | Notice
+    | PeerClosing
+    | ConnectFailed
+    | TimedOut
+    | Closed
+    | Negotiated
+    | NegotiationFailed
+    | OfferIgnored
+    | AnswerIgnored
+    | CandidateIgnored
+    | CandidateFailed
+    | MediaStateChanged
+    | TrackAdded
+    | MediaStarted
+)

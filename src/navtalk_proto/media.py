@@ -1,0 +1,147 @@
+"""What the core and a media engine say to each other, apart from the commands themselves.
+
+Commands are in :mod:`navtalk_proto.actions`. An engine answers each with ``media_done`` or
+``media_failed`` and reports what happens on its own as a MediaEvent.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NewType, TypeAlias
+
+from attrs import field, frozen, validators
+
+from navtalk_proto.wire.messages import IceCandidate
+
+__all__ = [
+    "OpId",
+    "MediaKind",
+    "Direction",
+    "IcePolicy",
+    "MediaLine",
+    "Capabilities",
+    "MediaState",
+    "CandidatePair",
+    "MediaStateChanged",
+    "TrackAdded",
+    "MediaStarted",
+    "LocalCandidate",
+    "NegotiationNeeded",
+    "MediaEvent",
+]
+
+OpId = NewType("OpId", int)
+
+
+class MediaKind(Enum):
+    """The media type of an m-line."""
+
+    AUDIO = "audio"
+    VIDEO = "video"
+
+
+class Direction(Enum):
+    """The direction attribute of an m-line (RFC 8866 section 6.7)."""
+
+    SENDRECV = "sendrecv"
+    SENDONLY = "sendonly"
+    RECVONLY = "recvonly"
+    INACTIVE = "inactive"
+
+
+class IcePolicy(Enum):
+    """RTCIceTransportPolicy: which candidates may be used."""
+
+    ALL = "all"
+    RELAY = "relay"
+
+
+@frozen(kw_only=True)
+class MediaLine:
+    """One m-line that we want in an offer of ours (seed step 5).
+
+    `codecs` are MIME subtypes by falling preference (``("H264", "VP8")``); empty means the engine's
+    own order.
+    """
+
+    kind: MediaKind = field(validator=validators.instance_of(MediaKind))
+    direction: Direction = field(
+        default=Direction.RECVONLY, validator=validators.instance_of(Direction)
+    )
+    codecs: tuple[str, ...] = ()
+
+
+@frozen(kw_only=True)
+class Capabilities:
+    """What an engine can do. Policy in the core follows this, never an engine's name."""
+
+    rollback: bool = False
+    """An applied local offer can be taken back (RFC 8829 section 4.1.10.2). aiortc cannot."""
+
+
+class MediaState(Enum):
+    """How far the media connection is; ICE `completed` counts as connected (protocol.md 6.3)."""
+
+    NEW = "new"
+    CHECKING = "checking"
+    ICE_CONNECTED = "ice-connected"
+    CONNECTED = "connected"
+    """DTLS is done: media may flow."""
+    DISCONNECTED = "disconnected"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+@frozen(kw_only=True)
+class CandidatePair:
+    """One ICE candidate pair that was tried. Addresses are ``host:port``."""
+
+    local: str
+    remote: str
+    state: str
+
+
+@frozen(kw_only=True)
+class MediaStateChanged:
+    """The media connection's state moved. `pairs` is filled for FAILED."""
+
+    state: MediaState
+    reason: str = ""
+    pairs: tuple[CandidatePair, ...] = ()
+
+
+@frozen(kw_only=True)
+class TrackAdded:
+    """The far end's description added a track (seed step 4). `stream_id` is its msid label."""
+
+    track_id: str
+    kind: MediaKind
+    mid: str | None = None
+    stream_id: str | None = None
+
+
+@frozen(kw_only=True)
+class MediaStarted:
+    """The first RTP packet of a track was received."""
+
+    track_id: str
+    kind: MediaKind
+
+
+@frozen(kw_only=True)
+class LocalCandidate:
+    """The engine gathered a candidate that its last description does not carry."""
+
+    candidate: IceCandidate
+
+
+@frozen(kw_only=True)
+class NegotiationNeeded:
+    """The engine's media changed and it wants these m-lines negotiated (seed step 5)."""
+
+    media: tuple[MediaLine, ...]
+
+
+MediaEvent: TypeAlias = (
+    MediaStateChanged | TrackAdded | MediaStarted | LocalCandidate | NegotiationNeeded
+)

@@ -1,0 +1,342 @@
+"""What signaling reads of SDP (RFC 8866, 8829, 8839, 9143; design.md 4.2)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from navtalk_proto.errors import MalformedMessageError
+from navtalk_proto.limits import Limits
+from navtalk_proto.wire.messages import Answer, IceCandidate, Offer
+from navtalk_proto.wire.sdp import (
+    Sdp,
+    SdpMedia,
+    candidate_ufrag,
+    check_description,
+    same_transport,
+)
+
+LIMITS = Limits()
+HEAD = ["v=0", "o=- 3900000000 3900000000 IN IP4 0.0.0.0", "s=-", "t=0 0"]
+FINGERPRINT = "a=fingerprint:sha-256 AA:BB:CC"
+
+
+def transport(ufrag: str = "uuuu", fingerprint: str = FINGERPRINT) -> list[str]:
+    return [f"a=ice-ufrag:{ufrag}", "a=ice-pwd:pppppppppppppppppppppp", fingerprint]
+
+
+def media(kind: str, mid: str, *lines: str, port: int = 9) -> list[str]:
+    return [
+        f"m={kind} {port} UDP/TLS/RTP/SAVPF 96",
+        "c=IN IP4 0.0.0.0",
+        f"a=mid:{mid}",
+        *lines,
+        "a=rtpmap:96 VP8/90000",
+    ]
+
+
+def offer(*lines: str, end: str = "\r\n") -> Offer:
+    return Offer(sdp="".join(line + end for line in lines))
+
+
+def check(*lines: str) -> Sdp:
+    return check_description(offer(*lines), LIMITS)
+
+
+def refusal(*lines: str) -> str:
+    with pytest.raises(MalformedMessageError) as caught:
+        check(*lines)
+    assert caught.value.type == "webrtc.signaling.offer"
+    assert caught.value.field == "data.sdp.sdp"
+    return caught.value.reason
+
+
+def test_an_offer_of_the_service_is_read() -> None:
+    sdp = check(
+        *HEAD,
+        "a=group:BUNDLE 0 1",
+        *media("video", "0", "a=sendonly", *transport()),
+        *media("audio", "1", "a=sendrecv", *transport()),
+    )
+    assert sdp == Sdp(
+        medias=(
+            SdpMedia(
+                kind="video",
+                mid="0",
+                active=True,
+                direction="sendonly",
+                ufrag="uuuu",
+                fingerprints=frozenset({"sha-256 AA:BB:CC"}),
+            ),
+            SdpMedia(
+                kind="audio",
+                mid="1",
+                active=True,
+                direction="sendrecv",
+                ufrag="uuuu",
+                fingerprints=frozenset({"sha-256 AA:BB:CC"}),
+            ),
+        )
+    )
+    assert sdp.ufrags == frozenset({"uuuu"})
+
+
+def test_line_ends_may_be_lf_and_the_last_may_be_missing() -> None:
+    lines = [*HEAD, *media("video", "0", *transport())]
+    assert check_description(offer(*lines, end="\n"), LIMITS) == check(*lines)
+    assert check_description(Offer(sdp="\r\n".join(lines)), LIMITS) == check(*lines)
+
+
+def test_an_answer_is_named_in_its_error() -> None:
+    with pytest.raises(MalformedMessageError) as caught:
+        check_description(Answer(sdp="garbage"), LIMITS)
+    assert caught.value.type == "webrtc.signaling.answer"
+
+
+def test_what_the_session_says_goes_for_every_m_line() -> None:
+    sdp = check(
+        *HEAD,
+        *transport("sess"),
+        "a=recvonly",
+        *media("video", "0"),
+        *media("audio", "1", "a=ice-ufrag:mine", "a=inactive"),
+    )
+    assert [m.ufrag for m in sdp.medias] == ["sess", "mine"]
+    assert [m.direction for m in sdp.medias] == ["recvonly", "inactive"]
+    assert [m.fingerprints for m in sdp.medias] == [frozenset({"sha-256 AA:BB:CC"})] * 2
+    assert sdp.ufrags == frozenset({"sess", "mine"})
+
+
+def test_sendrecv_and_no_mid_are_the_defaults() -> None:
+    sdp = check(*HEAD, "m=audio 9 RTP/SAVPF 0", *transport())
+    assert (sdp.medias[0].direction, sdp.medias[0].mid) == ("sendrecv", None)
+
+
+def test_a_rejected_m_line_needs_no_transport() -> None:
+    sdp = check(*HEAD, *media("video", "0", *transport()), *media("audio", "1", port=0))
+    assert [m.active for m in sdp.medias] == [True, False]
+    assert sdp.medias[1].ufrag is None
+    assert sdp.medias[1].fingerprints == frozenset()
+    assert sdp.ufrags == frozenset({"uuuu"})
+
+
+def test_a_rejected_m_line_does_not_inherit_the_sessions_transport() -> None:
+    sdp = check(*HEAD, *transport(), *media("video", "0", port=0), *media("audio", "1"))
+    assert (sdp.medias[0].ufrag, sdp.medias[0].fingerprints) == (None, frozenset())
+    assert sdp.medias[1].ufrag == "uuuu"
+
+
+def test_a_bundle_only_m_line_is_active_and_shares_the_transport_of_its_group() -> None:
+    sdp = check(
+        *HEAD,
+        "a=group:BUNDLE gone 2 0 1",
+        *media("video", "0", *transport()),
+        *media("audio", "1", "a=bundle-only", port=0),
+        *media("audio", "2", port=0),
+    )
+    assert [(m.active, m.ufrag) for m in sdp.medias] == [
+        (True, "uuuu"),
+        (True, "uuuu"),
+        (False, None),
+    ]
+    assert sdp.medias[1].fingerprints == frozenset({"sha-256 AA:BB:CC"})
+
+
+def test_groups_without_an_active_m_line_and_other_groups_give_nothing() -> None:
+    lines = ["a=group:BUNDLE 1 7", "a=group:LS 0 2", *media("video", "0", *transport())]
+    reason = refusal(*HEAD, *lines, *media("audio", "1", port=0), *media("audio", "2"))
+    assert reason == "m-line 2 has no ice-ufrag"
+
+
+def test_a_group_after_the_first_m_line_is_none() -> None:
+    video = media("video", "0", *transport(), "a=group:BUNDLE 0 1")
+    assert refusal(*HEAD, *video, *media("audio", "1")) == "m-line 1 has no ice-ufrag"
+
+
+def test_all_fingerprints_count_whatever_their_case() -> None:
+    more = "a=fingerprint:SHA-1 aa:0b"
+    sdp = check(*HEAD, *media("video", "0", *transport(), more))
+    assert sdp.medias[0].fingerprints == frozenset({"sha-256 AA:BB:CC", "sha-1 AA:0B"})
+
+
+def test_sixteen_fingerprints_are_taken() -> None:
+    many = [f"a=fingerprint:h{n} AA:BB" for n in range(16)]
+    sdp = check(*HEAD, *media("video", "0", *transport()[:2], *many))
+    assert len(sdp.medias[0].fingerprints) == 16
+
+
+def test_data_channels_and_port_ranges_are_m_lines() -> None:
+    sdp = check(
+        *HEAD,
+        *["m=application 9 UDP/DTLS/SCTP webrtc-datachannel", *transport()],
+        *["m=video 49170/2 RTP/AVP", *transport()],
+    )
+    assert [m.kind for m in sdp.medias] == ["application", "video"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ([""], "does not start with v=0"),
+        (["v=1", *HEAD[1:]], "does not start with v=0"),
+        (["garbage"], "does not start with v=0"),
+        (["v=0"], "has no m-line"),
+        (HEAD, "has no m-line"),
+        ([*HEAD, *media("video", "0")], "m-line 0 has no ice-ufrag"),
+        ([*HEAD, *media("video", "0", transport()[0])], "m-line 0 has no ice-pwd"),
+        ([*HEAD, *media("video", "0", *transport()[:2])], "m-line 0 has no DTLS fingerprint"),
+        (
+            [*HEAD, *media("video", "0", *transport()), *media("audio", "1")],
+            "m-line 1 has no ice-ufrag",
+        ),
+        ([*HEAD, "m=video", *transport()], "m-line 0 is not one"),
+        ([*HEAD, "m=video x UDP 96", *transport()], "m-line 0 is not one"),
+        ([*HEAD, "m=video -1 UDP 96", *transport()], "m-line 0 is not one"),
+        ([*HEAD, "m=video 65536 UDP 96", *transport()], "m-line 0 is not one"),
+        ([*HEAD, "m= 9 UDP 96", *transport()], "m-line 0 is not one"),
+        (
+            [*HEAD, *media("video", "0", *transport("bad frag"))],
+            "m-line 0 has a malformed ICE or DTLS attribute",
+        ),
+        (
+            [*HEAD, *media("video", "0", *transport("x" * 257))],
+            "m-line 0 has a malformed ICE or DTLS attribute",
+        ),
+        (
+            [*HEAD, *media("video", "0", *(f"a=fingerprint:h{n} AA:BB" for n in range(17)))],
+            "m-line 0 has a malformed ICE or DTLS attribute",
+        ),
+        (
+            [*HEAD, "a=ice-pwd:", *media("video", "0", *transport())],
+            "the session part has a malformed ICE or DTLS attribute",
+        ),
+        (
+            [*HEAD, *media("video", "0", *transport(fingerprint="a=fingerprint:sha-256"))],
+            "m-line 0 has a malformed ICE or DTLS attribute",
+        ),
+        (
+            [*HEAD, *media("video", "0", *transport(fingerprint="a=fingerprint:sha-256 XX"))],
+            "m-line 0 has a malformed ICE or DTLS attribute",
+        ),
+    ],
+)
+def test_unusable_descriptions_are_refused(lines: list[str], reason: str) -> None:
+    assert refusal(*lines) == reason
+
+
+def test_size_is_counted_in_bytes() -> None:
+    lines = [*HEAD, *media("video", "0", *transport())]
+    size = len("".join(f"{line}\r\n" for line in lines))
+    assert check_description(offer(*lines), Limits(sdp=size)).ufrags == {"uuuu"}
+    with pytest.raises(MalformedMessageError, match=f"larger than {size - 1} bytes"):
+        check_description(offer(*lines), Limits(sdp=size - 1))
+    accented = [*HEAD[:2], "s=é", *lines[3:]]  # one character, two bytes
+    with pytest.raises(MalformedMessageError, match="larger than"):
+        check_description(offer(*accented), Limits(sdp=size))
+    assert check_description(offer(*accented), Limits(sdp=size + 1)).ufrags == {"uuuu"}
+
+
+def test_ten_thousand_lines_are_read_in_one_pass() -> None:
+    lines = [
+        *HEAD,
+        "a=group:BUNDLE " + " ".join(str(n) for n in range(2000)),
+        *media("video", "0", *transport()),
+    ]
+    for n in range(1, 2000):
+        lines += media("audio", str(n), "a=inactive", "a=rtcp-mux")
+    sdp = check_description(offer(*lines), Limits(sdp=2**20))
+    assert len(lines) > 10_000
+    assert len(sdp.medias) == 2000
+    assert sdp.ufrags == frozenset({"uuuu"})
+
+
+@given(
+    st.lists(
+        st.sampled_from([*HEAD, *transport(), *media("video", "0"), *media("audio", "0", port=0)])
+        | st.text(max_size=20)
+    )
+)
+def test_any_text_is_read_or_refused(lines: list[str]) -> None:
+    try:
+        medias = check(*HEAD, *lines).medias
+    except MalformedMessageError as error:
+        field = error.field
+    else:
+        field = "data.sdp.sdp" if medias else None
+        assert all((m.ufrag is not None) == m.active == bool(m.fingerprints) for m in medias)
+    assert field == "data.sdp.sdp"
+
+
+# ---- same transport
+
+
+def video_and_audio(
+    ufrag: str = "uuuu", fingerprint: str = FINGERPRINT, session: str = "3900000000"
+) -> Sdp:
+    return check(
+        "v=0",
+        f"o=- {session} 1 IN IP4 0.0.0.0",
+        *media("video", "0", *transport(ufrag, fingerprint)),
+        *media("audio", "1", *transport(ufrag, fingerprint)),
+    )
+
+
+def test_the_origin_line_is_not_compared() -> None:
+    assert same_transport(video_and_audio(session="1"), video_and_audio(session="2"))
+
+
+def test_an_ice_restart_is_another_transport() -> None:
+    assert not same_transport(video_and_audio(), video_and_audio(ufrag="vvvv"))
+
+
+def test_another_certificate_is_another_transport() -> None:
+    other = "a=fingerprint:sha-256 AA:BB:CD"
+    assert not same_transport(video_and_audio(), video_and_audio(fingerprint=other))
+
+
+def test_one_shared_fingerprint_is_the_same_certificate() -> None:
+    more = check(*HEAD, *media("video", "0", *transport(), "a=fingerprint:sha-512 01:02"))
+    less = check(*HEAD, *media("video", "0", *transport(fingerprint="a=fingerprint:sha-512 01:02")))
+    assert same_transport(more, less)
+
+
+def test_m_lines_may_be_added_and_rejected_but_not_vanish() -> None:
+    one = check(*HEAD, *media("video", "0", *transport()))
+    two = video_and_audio()
+    rejected = check(*HEAD, *media("video", "0", *transport()), *media("audio", "1", port=0))
+    assert same_transport(one, two)
+    assert not same_transport(two, one)
+    assert same_transport(two, rejected)
+    assert same_transport(rejected, two)
+
+
+def test_the_second_m_line_counts_too() -> None:
+    mixed = check(
+        *HEAD, *media("video", "0", *transport()), *media("audio", "1", *transport("vvvv"))
+    )
+    assert not same_transport(video_and_audio(), mixed)
+
+
+# ---- candidates
+
+HOST = "candidate:1666409998 1 udp 2122129151 192.168.1.81 64301 typ host"
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "ufrag"),
+    [
+        (HOST, None, None),
+        (HOST, "", None),
+        (HOST, "lwyK", "lwyK"),
+        (f"{HOST} generation 0 ufrag lwyK network-id 1", None, "lwyK"),
+        (f"{HOST} generation 0 ufrag lwyK network-id 1", "abcd", "abcd"),
+        (f"{HOST} generation ufrag lwyK 0", None, None),
+        (f"{HOST} generation 0 ufrag", None, None),
+        ("candidate:1 1 tcp 1 10.0.0.1 9 typ srflx raddr 1.2.3.4 rport 5 ufrag q", None, "q"),
+        ("candidate:ufrag 1 ufrag x 1.2.3.4 9 typ host", None, None),
+        ("", None, None),
+    ],
+)
+def test_a_candidates_generation(text: str, field: str | None, ufrag: str | None) -> None:
+    assert candidate_ufrag(IceCandidate(candidate=text, username_fragment=field)) == ufrag
