@@ -80,7 +80,8 @@ class ClientConfig(_Config):
     ) -> ClientConfig:
         """This configuration with what an adapter's ``connect()`` was given; that wins.
 
-        `media` False means none, True this configuration's own (or the default ones).
+        `media` False means none, True this configuration's own (or the default ones). `voice` and
+        `prompt` replace one field each; `tools` and `history` replace the whole list.
         """
         config = self
         if media is False:
@@ -90,7 +91,15 @@ class ClientConfig(_Config):
         elif not config.media:
             config = evolve(config, media=RECEIVE_MEDIA)
         if voice is not None or prompt is not None:
-            config = evolve(config, input_config=InputConfig(voice=voice, prompt=prompt))
+            own = config.input_config or InputConfig()
+            config = evolve(
+                config,
+                input_config=evolve(
+                    own,
+                    voice=own.voice if voice is None else voice,
+                    prompt=own.prompt if prompt is None else prompt,
+                ),
+            )
         if tools:
             config = evolve(config, input_function_call=InputFunctionCall(tools=tuple(tools)))
         if history:

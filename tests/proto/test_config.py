@@ -12,8 +12,11 @@ from navtalk_proto.config import (
     ClientConfig,
     ServerConfig,
 )
+from navtalk_proto.media import MediaKind, MediaLine
 from navtalk_proto.secret import Secret
-from navtalk_proto.wire.messages import IceServer
+from navtalk_proto.wire.messages import IceServer, InputConfig, InputFunctionCall, UserMessage
+
+AUDIO = MediaLine(kind=MediaKind.AUDIO)
 
 
 def timeout(name: str, seconds: float) -> dict[str, Any]:
@@ -76,3 +79,92 @@ def test_a_config_is_frozen_and_hides_credentials() -> None:
         config.strict = True  # type: ignore[misc]
     assert "p4ssw0rd" not in repr(config)
     assert "someone" not in repr(config)
+
+
+# ---- what connect() was given
+
+TOOL = {"type": "function", "name": "close_talk"}
+OTHER_TOOL = {"type": "function", "name": "look_up"}
+
+
+def test_nothing_given_is_this_configuration() -> None:
+    config = ClientConfig(
+        media=(AUDIO,),
+        input_config=InputConfig(voice="cedar", prompt="Be short."),
+        input_function_call=InputFunctionCall(tools=(TOOL,)),
+        history=(UserMessage(texts=("earlier",)),),
+        strict=True,
+    )
+    assert config.configured() == config
+    assert ClientConfig().configured() == ClientConfig()
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "media"),
+    [
+        (RECEIVE_MEDIA, True, RECEIVE_MEDIA),
+        (RECEIVE_MEDIA, False, ()),
+        (RECEIVE_MEDIA, [], ()),
+        (RECEIVE_MEDIA, [AUDIO], (AUDIO,)),
+        ((AUDIO,), True, (AUDIO,)),
+        ((AUDIO,), False, ()),
+        ((), True, RECEIVE_MEDIA),
+        ((), False, ()),
+        ((), [AUDIO], (AUDIO,)),
+    ],
+)
+def test_media_that_is_given_wins(own: Any, given: Any, media: Any) -> None:
+    assert ClientConfig(media=own).configured(media=given).media == media
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "configured"),
+    [
+        (None, {"voice": "cedar"}, InputConfig(voice="cedar")),
+        (None, {"prompt": "Be short."}, InputConfig(prompt="Be short.")),
+        (
+            None,
+            {"voice": "cedar", "prompt": "Be short."},
+            InputConfig(voice="cedar", prompt="Be short."),
+        ),
+        # What is not given stays: a voice must not silence the prompt and the tools.
+        (
+            InputConfig(voice="alloy", prompt="Be kind.", tools=(TOOL,)),
+            {"voice": "cedar"},
+            InputConfig(voice="cedar", prompt="Be kind.", tools=(TOOL,)),
+        ),
+        (
+            InputConfig(voice="alloy", prompt="Be kind."),
+            {"prompt": "Be short."},
+            InputConfig(voice="alloy", prompt="Be short."),
+        ),
+        (InputConfig(voice="alloy"), {"voice": ""}, InputConfig(voice="")),
+    ],
+)
+def test_voice_and_prompt_that_are_given_win(
+    own: InputConfig | None, given: dict[str, str], configured: InputConfig
+) -> None:
+    config = ClientConfig(input_config=own).configured(**given)  # type: ignore[arg-type]
+    assert config.input_config == configured
+
+
+def test_tools_and_history_that_are_given_replace_the_whole_list() -> None:
+    config = ClientConfig(
+        input_function_call=InputFunctionCall(tools=(TOOL,)),
+        history=(UserMessage(texts=("earlier",)),),
+    ).configured(tools=[OTHER_TOOL], history=[UserMessage(texts=("one",))])
+    assert config.input_function_call == InputFunctionCall(tools=(OTHER_TOOL,))
+    assert config.history == (UserMessage(texts=("one",)),)
+    assert config.input_config is None
+
+
+def test_configuring_changes_nothing_else() -> None:
+    config = ClientConfig(strict=True, welcome_timeout=3.0, answer_timeout=4.0)
+    assert config.configured(media=False, voice="cedar") == ClientConfig(
+        strict=True,
+        welcome_timeout=3.0,
+        answer_timeout=4.0,
+        media=(),
+        input_config=InputConfig(voice="cedar"),
+    )
+    assert config == ClientConfig(strict=True, welcome_timeout=3.0, answer_timeout=4.0)

@@ -339,7 +339,7 @@ class Negotiation:
         timers: Timers,
     ) -> None:
         self.out: list[Output] = []
-        self.stale_completions = 0
+        self.stale_completions: int = 0
         self._state = State.NO_PEER if media else State.OFF
         self._polite = polite
         self._desired = media

@@ -81,17 +81,17 @@ class StrictEngine:
         limits: Limits | None = None,
     ) -> None:
         self.name = name
-        self.capabilities = capabilities or Capabilities()
+        self.capabilities: Capabilities = capabilities or Capabilities()
         self.connects = connects
         self.events: deque[MediaEvent] = deque()
         self.history: list[MediaCommand] = []
         self.added: list[IceCandidate] = []
         """Candidates given to the current peer connection, in order."""
         self.ice_servers: tuple[IceServer, ...] = ()
-        self.signaling = SignalingState.NO_PEER
+        self.signaling: SignalingState = SignalingState.NO_PEER
         self.local: Description | None = None
         self.remote: Description | None = None
-        self.peers = 0
+        self.peers: int = 0
         self._limits = limits or Limits()
         self._lines: tuple[MediaLine, ...] = ()
         self._answered: tuple[MediaLine, ...] = ()

@@ -96,19 +96,19 @@ class LinkedPair:
         client_engine: StrictEngine | None = None,
         server_engine: StrictEngine | None = None,
     ) -> None:
-        self.clock = clock or VirtualClock()
+        self.clock: VirtualClock = clock or VirtualClock()
         client = client or ClientConfig(strict=True)
         server = server or ServerConfig(strict=True)
-        self.to_server = Link()
-        self.to_client = Link()
+        self.to_server: Link = Link()
+        self.to_client: Link = Link()
         now = self.clock.now
-        self.client = End(
+        self.client: End = End(
             name="client",
             connection=Connection(Role.CLIENT, client, now=now),
             engine=client_engine or StrictEngine("c", capabilities=client.capabilities),
             outbox=self.to_server,
         )
-        self.server = End(
+        self.server: End = End(
             name="server",
             connection=Connection(Role.SERVER, server, now=now),
             engine=server_engine or StrictEngine("s", capabilities=server.capabilities),

@@ -1,0 +1,964 @@
+"""The core's media commands, carried out by aiortc.
+
+How a command runs: :meth:`AiortcEngine.execute` binds it to the peer connection that is current at
+that moment and starts one task; the tasks of one peer connection run one after the other in the
+order of the commands. ClosePeer and ResetPeer take the peer connection away at once: what still
+waits for it fails, the one operation inside aiortc is let finish (a cancelled setLocalDescription
+leaves a connection that never starts, engine.md section 7) and then the connection is closed.
+
+What aiortc cannot do is dealt with here and nowhere in the core: candidates before the remote
+description, ``candidate:`` prefixes, empty candidates, ``.local`` names, descriptions it breaks on
+(:mod:`navtalk_asyncio.media.sdp_rewrite`), gathering that blocks the answer, unbounded decoder and
+frame queues (:mod:`navtalk_asyncio.media.aiortc_internals`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import weakref
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from attrs import evolve
+
+try:
+    from aiortc import (
+        MediaStreamTrack,
+        RTCBundlePolicy,
+        RTCConfiguration,
+        RTCIceCandidate,
+        RTCIceServer,
+        RTCPeerConnection,
+        RTCRtpReceiver,
+        RTCRtpTransceiver,
+        RTCSessionDescription,
+    )
+    from aiortc.mediastreams import MediaStreamError
+    from aiortc.rtcconfiguration import RTCIceTransportPolicy
+    from aiortc.sdp import candidate_from_sdp
+except ModuleNotFoundError as exc:
+    if exc.name not in ("aiortc", "aioice", "av"):
+        raise
+    raise ImportError(
+        "the aiortc media engine is not installed: pip install 'navtalk[asyncio]'", name=exc.name
+    ) from exc
+
+from navtalk_asyncio.media import aiortc_internals as internals
+from navtalk_asyncio.media.frame_buffer import AUDIO_MICROSECONDS, VIDEO_FRAMES, FrameBuffer
+from navtalk_asyncio.media.interface import EncodedFrame, EngineCallbacks, TrackCounters
+from navtalk_asyncio.media.sdp_rewrite import (
+    DeferredCandidate,
+    RemoteSdp,
+    UnusableSdpError,
+    drop_end_of_candidates,
+    restore_rejected,
+    rewrite_answer,
+    rewrite_offer,
+)
+from navtalk_proto.actions import (
+    AddCandidate,
+    ClosePeer,
+    CreateOffer,
+    MediaCommand,
+    MediaResult,
+    OpenPeer,
+    ResetPeer,
+    SetLocal,
+    SetRemote,
+)
+from navtalk_proto.media import (
+    CandidatePair,
+    Capabilities,
+    Direction,
+    IcePolicy,
+    LocalCandidate,
+    MediaEvent,
+    MediaKind,
+    MediaLine,
+    MediaStarted,
+    MediaState,
+    MediaStateChanged,
+    OpId,
+    TrackAdded,
+)
+from navtalk_proto.wire.messages import Answer, Description, IceCandidate, IceServer, Offer
+
+if TYPE_CHECKING:
+    import aioice
+
+__all__ = ["AiortcEngine"]
+
+logger = logging.getLogger("navtalk.media")
+
+GATHER_TIMEOUT: Final = 0.25
+"""Seconds a description waits for STUN and TURN answers; the slowest healthy server seen needs 0.1.
+Later answers are trickled."""
+
+MDNS_TIMEOUT: Final = 2.5
+"""Seconds a .local name may take; aioice gives up after 1.0, and was seen to take 5.2."""
+
+MDNS_PENDING: Final = 8
+""".local names resolved at the same time. A browser without permissions sends one per interface."""
+
+CANDIDATES_PER_PEER: Final = 256
+"""Remote candidates taken over a peer connection's life. iOS and Android gather continually; each
+candidate makes a pair with every local one."""
+
+SILENCE: Final = 5.0
+"""A connection that closes by itself this long after its last datagram is dead, not hung up: a
+hang-up is a datagram, and aiortc takes 30 s to give up on silence."""
+
+REASON_LENGTH: Final = 200
+"""Characters of a failure's reason."""
+
+_T = TypeVar("_T")
+
+
+class _CommandError(Exception):
+    """A command that cannot be carried out; the text is its reason."""
+
+
+class AiortcEngine:
+    """A media engine on aiortc, for one connection and one event loop; see the Engine protocol.
+
+    `tracks` are what is sent, lent to every peer connection of this engine and stopped by
+    :meth:`aclose`. `loopback` adds host candidates on 127.0.0.1, which aioice leaves out.
+    `gather_timeout` bounds, in seconds, how long a description waits for STUN and TURN servers.
+
+    Frames are decoded only while somebody reads them. Several readers of a kind share one decoder;
+    each has its own buffer. If the private parts of aiortc that this needs have changed, everything
+    is decoded, packets are not counted and MediaStarted is told at the first frame instead.
+    """
+
+    def __init__(
+        self,
+        callbacks: EngineCallbacks,
+        *,
+        tracks: Sequence[MediaStreamTrack] = (),
+        loopback: bool = False,
+        gather_timeout: float = GATHER_TIMEOUT,
+    ) -> None:
+        if not gather_timeout > 0:
+            raise ValueError("gather_timeout must be positive")
+        self._callbacks = callbacks
+        self._tracks = tuple(tracks)
+        self._loopback = loopback
+        self._gather_timeout = gather_timeout
+        self._loop = asyncio.get_running_loop()
+        self._peer: _Peer | None = None
+        self._received: list[_Received] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing: asyncio.Task[None] | None = None
+        self._ignored: Counter[str] = Counter()
+        self._readers: dict[MediaKind, weakref.WeakSet[FrameBuffer[Any]]] = {
+            kind: weakref.WeakSet() for kind in MediaKind
+        }
+        self._sinks: dict[MediaKind, list[Callable[[EncodedFrame], None]]] = {
+            kind: [] for kind in MediaKind
+        }
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """aiortc accepts a rollback without an error and corrupts its state by it."""
+        return Capabilities(rollback=False)
+
+    @property
+    def ignored_candidates(self) -> Mapping[str, int]:
+        """Remote candidates that could not be used, by reason.
+
+        ``tcp``, ``component``, ``unreadable`` (only inside descriptions; a lone one fails),
+        ``surplus``, ``bundled`` (of an m-line without a transport of its own), ``unresolved``.
+        """
+        return dict(self._ignored)
+
+    def add_tracks(self, *tracks: MediaStreamTrack) -> None:
+        """Send these tracks too, from the next description on. They are lent as `tracks` are."""
+        self._tracks = (*self._tracks, *tracks)
+
+    def execute(self, command: MediaCommand) -> None:
+        """Start a command; returns at once, never raises. Ends in one call of done or failed."""
+        if self._closing is not None:
+            self._loop.call_soon(self._callbacks.failed, command.op, "the engine is closed")
+            return
+        peer = self._peer
+        match command:
+            case OpenPeer():
+                if peer is not None:
+                    self._start(command.op, _refuse("a peer connection is already open"))
+                else:
+                    self._start(command.op, self._open(command, old=None))
+            case ResetPeer():
+                self._start(command.op, self._open(command, old=peer))
+            case ClosePeer():
+                self._peer = None
+                self._start(command.op, self._close(peer))
+            case SetLocal():
+                self._start(command.op, self._set_local(peer, command), peer)
+            case CreateOffer():
+                self._start(command.op, self._in_order(peer, lambda p: p.offer(command.media)))
+            case SetRemote():
+                self._start(
+                    command.op, self._in_order(peer, lambda p: p.set_remote(command.description))
+                )
+            case AddCandidate():
+                self._start(
+                    command.op, self._in_order(peer, lambda p: p.add_candidate(command.candidate))
+                )
+
+    def frames(self, kind: MediaKind) -> FrameBuffer[Any]:
+        """Decoded PyAV frames of the first remote track of a kind, read from now on.
+
+        Video keeps the newest two frames, audio the newest 0.4 s; older ones are dropped and
+        counted. The iteration survives ResetPeer and ends when the peer connection or the track
+        ends. Each call makes an independent reader that gets every frame; decoding stops when the
+        last reader is dropped. Before a peer connection is open, reading waits for one.
+        """
+        if kind is MediaKind.VIDEO:
+            reader: FrameBuffer[Any] = FrameBuffer(
+                limit=VIDEO_FRAMES, on_drop=lambda: self._count_drop(kind)
+            )
+        else:
+            reader = FrameBuffer(
+                limit=AUDIO_MICROSECONDS,
+                cost=lambda frame: frame.samples * 1_000_000 // frame.sample_rate,
+                on_drop=lambda: self._count_drop(kind),
+            )
+        if self._closing is not None:
+            reader.close()
+        self._readers[kind].add(reader)
+        return reader
+
+    def add_encoded_sink(
+        self, kind: MediaKind, sink: Callable[[EncodedFrame], None]
+    ) -> Callable[[], None]:
+        """Call `sink` on the loop with every encoded frame of the first remote track of a kind.
+
+        Returns what removes it. A sink must be quick and must not raise: one that raises is removed
+        and reported to the loop's exception handler. Raises RuntimeError when aiortc's private
+        parts have changed so that encoded frames cannot be had.
+        """
+        if not internals.works("receiving"):
+            raise RuntimeError("this version of aiortc does not let encoded frames be seen")
+        sinks = self._sinks[kind]
+        sinks.append(sink)
+
+        def remove() -> None:
+            with suppress(ValueError):
+                sinks.remove(sink)
+
+        return remove
+
+    def request_keyframe(self) -> bool:
+        """Send a PLI (RFC 4585 section 6.3.1) for the first video track; False before its first
+        packet. Senders of prepared clips ignore it."""
+        received = self._first(MediaKind.VIDEO)
+        return received is not None and received.request_keyframe()
+
+    def counters(self) -> Mapping[str, TrackCounters]:
+        """Counters by track id, of the current peer connection or else of the last one."""
+        return {received.track_id: received.counters for received in self._received}
+
+    def candidate_pairs(self) -> tuple[CandidatePair, ...]:
+        """What ICE has tried so far; empty without a peer connection."""
+        return () if self._peer is None else internals.candidate_pairs(self._peer.pc)
+
+    async def aclose(self) -> None:
+        """Close the peer connection and every task; returns when nothing is left. Idempotent.
+
+        Commands in flight end first. The sent tracks are stopped.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close_everything())
+        await asyncio.shield(self._closing)
+
+    # ---- commands
+
+    def _start(
+        self,
+        op: OpId,
+        result: Coroutine[Any, Any, MediaResult],
+        peer: _Peer | None = None,
+    ) -> None:
+        self._own(self._run(op, result, peer))
+
+    async def _run(
+        self, op: OpId, result: Coroutine[Any, Any, MediaResult], peer: _Peer | None
+    ) -> None:
+        try:
+            value = await result
+        except asyncio.CancelledError:
+            self._callbacks.failed(op, "cancelled")
+            raise
+        except _CommandError as exc:
+            self._callbacks.failed(op, str(exc)[:REASON_LENGTH])
+        except Exception as exc:  # noqa: BLE001 - aiortc raises anything; every command must end
+            self._callbacks.failed(op, f"{type(exc).__name__}: {exc}"[:REASON_LENGTH])
+        else:
+            self._callbacks.done(op, value)
+        if peer is not None:
+            peer.release_candidates()
+
+    async def _in_order(
+        self, peer: _Peer | None, work: Callable[[_Peer], Coroutine[Any, Any, _T]]
+    ) -> _T:
+        if peer is None:
+            raise _CommandError("there is no peer connection")
+        async with peer.order:
+            peer.check_open()
+            return await work(peer)
+
+    async def _set_local(self, peer: _Peer | None, command: SetLocal) -> MediaResult:
+        return await self._in_order(peer, lambda p: p.set_local(command.description, command.media))
+
+    def _open(
+        self, command: OpenPeer | ResetPeer, *, old: _Peer | None
+    ) -> Coroutine[Any, Any, None]:
+        """Make the new peer connection now, so that the next command is bound to it."""
+        if old is not None:
+            old.begin_close()
+        self._peer = None
+        try:
+            self._peer = _Peer(
+                self,
+                configuration=self._configuration(command.ice_servers, command.policy),
+                media=command.media,
+                tracks=self._tracks,
+                loopback=self._loopback,
+                gather_timeout=self._gather_timeout,
+            )
+        except Exception as exc:  # noqa: BLE001 - execute() never raises
+            reason = f"{type(exc).__name__}: {exc}"
+        else:
+            reason = ""
+            self._received = self._peer.received
+
+        async def finish() -> None:
+            if old is not None:
+                await old.close()
+            if reason:
+                raise _CommandError(reason)
+
+        return finish()
+
+    def _configuration(self, servers: Sequence[IceServer], policy: IcePolicy) -> RTCConfiguration:
+        usable = []
+        for server in servers:
+            urls = [url for url in server.urls if internals.usable_ice_url(url)]
+            for url in server.urls:
+                if url not in urls:
+                    logger.warning("aiortc cannot use the ICE server %.100s; left out", url)
+            if urls:
+                secret = None if server.credential is None else server.credential.reveal()
+                usable.append(RTCIceServer(urls=urls, username=server.username, credential=secret))
+        # Never None: aiortc would ask a public server that nobody configured.
+        return RTCConfiguration(
+            iceServers=usable,
+            iceTransportPolicy=RTCIceTransportPolicy(policy.value),
+            bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
+        )
+
+    def _close(self, peer: _Peer | None) -> Coroutine[Any, Any, None]:
+        if peer is not None:
+            peer.begin_close()
+
+        async def finish() -> None:
+            if peer is not None:
+                await peer.close()
+            if self._peer is None:
+                self._end_frames(*MediaKind)
+
+        return finish()
+
+    async def _close_everything(self) -> None:
+        peer, self._peer = self._peer, None
+        try:
+            if peer is not None:
+                peer.begin_close()
+                await peer.close()
+        finally:
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+            self._end_frames(*MediaKind)
+            for sinks in self._sinks.values():
+                sinks.clear()
+            for track in self._tracks:
+                track.stop()
+
+    # ---- called by the peer connection
+
+    def _own(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _event(self, event: MediaEvent) -> None:
+        self._callbacks.event(event)
+
+    def _lost(self, peer: _Peer) -> None:
+        """aiortc closed a peer connection by itself; a new one may be opened from now on."""
+        if peer is self._peer:
+            self._peer = None
+            peer.begin_close()
+            self._end_frames(*MediaKind)
+            self._own(peer.close())
+
+    def _ignore(self, reason: str, count: int = 1) -> None:
+        self._ignored[reason] += count
+
+    def _first(self, kind: MediaKind) -> _Received | None:
+        return next((track for track in self._received if track.kind is kind), None)
+
+    def _wanted(self, received: _Received) -> bool:
+        return self._first(received.kind) is received and any(
+            not reader.closed for reader in self._readers[received.kind]
+        )
+
+    def _decoded(self, received: _Received, frame: Any) -> None:
+        if self._first(received.kind) is received:
+            for reader in list(self._readers[received.kind]):
+                reader.push(frame)
+
+    def _encoded(self, received: _Received, frame: EncodedFrame) -> None:
+        if self._first(received.kind) is not received:
+            return
+        sinks = self._sinks[received.kind]
+        for sink in list(sinks):
+            try:
+                sink(frame)
+            except Exception as exc:  # noqa: BLE001 - aiortc would close the connection over it
+                sinks.remove(sink)
+                self._loop.call_exception_handler(
+                    {"message": "an encoded sink raised and was removed", "exception": exc}
+                )
+
+    def _track_ended(self, peer: _Peer, received: _Received) -> None:
+        if peer is self._peer and self._first(received.kind) is received:
+            self._end_frames(received.kind)
+
+    def _count_drop(self, kind: MediaKind) -> None:
+        received = self._first(kind)
+        if received is not None:
+            received.count_drop()
+
+    def _end_frames(self, *kinds: MediaKind) -> None:
+        for kind in kinds:
+            for reader in list(self._readers[kind]):
+                reader.close()
+            self._readers[kind].clear()
+
+
+async def _refuse(reason: str) -> None:
+    raise _CommandError(reason)
+
+
+class _Received:
+    """One remote track: its counters, its tap, and the task that takes decoded frames off it."""
+
+    def __init__(
+        self, peer: _Peer, receiver: RTCRtpReceiver, track: MediaStreamTrack, track_id: str
+    ) -> None:
+        self.kind = MediaKind(track.kind)
+        self.track_id = track_id
+        self.counters = TrackCounters(kind=self.kind)
+        self._peer = peer
+        self._engine = engine = peer.engine
+        self._started = False
+        self._tap: internals.ReceiverTap | None = None
+        if internals.works("receiving"):
+            self._tap = internals.ReceiverTap(
+                receiver,
+                kind=self.kind,
+                track_id=track_id,
+                now=engine._loop.time,
+                on_packet=self._packet,
+                on_frame=lambda frame: engine._encoded(self, frame),
+                on_drop=self.count_drop,
+                wanted=lambda: engine._wanted(self),
+                spawn=engine._own,
+            )
+        self.pump = engine._own(self._pump(track))
+
+    def request_keyframe(self) -> bool:
+        return self._tap is not None and self._tap.request_keyframe()
+
+    def count_drop(self) -> None:
+        self.counters = evolve(self.counters, frames_dropped=self.counters.frames_dropped + 1)
+
+    def _packet(self, size: int) -> None:
+        self.counters = evolve(
+            self.counters,
+            packets=self.counters.packets + 1,
+            bytes=self.counters.bytes + size,
+            last_packet=self._engine._loop.time(),
+        )
+        self._start()
+
+    def _start(self) -> None:
+        if not self._started and not self._peer.closing:
+            self._started = True
+            self._engine._event(MediaStarted(track_id=self.track_id, kind=self.kind))
+
+    async def _pump(self, track: MediaStreamTrack) -> None:
+        try:
+            while True:
+                frame = await track.recv()
+                self.counters = evolve(
+                    self.counters, frames_decoded=self.counters.frames_decoded + 1
+                )
+                self._start()
+                self._engine._decoded(self, frame)
+        except MediaStreamError:
+            self._engine._track_ended(self._peer, self)
+
+
+class _Peer:
+    """One RTCPeerConnection, from OpenPeer or ResetPeer to its close."""
+
+    def __init__(
+        self,
+        engine: AiortcEngine,
+        *,
+        configuration: RTCConfiguration,
+        media: tuple[MediaLine, ...],
+        tracks: Sequence[MediaStreamTrack],
+        loopback: bool,
+        gather_timeout: float,
+    ) -> None:
+        self.engine = engine
+        self.pc = RTCPeerConnection(configuration)
+        self.order = asyncio.Lock()
+        self.closing = False
+        self.received: list[_Received] = []
+        self._media = media
+        self._tracks = [internals.SentTrack(track) for track in tracks]
+        self._loopback = loopback
+        self._gather_timeout = gather_timeout
+        self._gatherings: dict[int, internals.Gathering] = {}
+        self._clocks: list[internals.DatagramClock] = []
+        self._draft: internals.OfferDraft | None = None
+        self._remote: RemoteSdp | None = None
+        self._rejected: Mapping[str, str] = {}
+        self._candidates = 0
+        self._resolving: set[asyncio.Task[None]] = set()
+        self._late: list[aioice.Candidate | None] = []
+        self._describing = False
+        self._local_sdp = ""
+        self._told: set[MediaState] = set()
+        # aiortc calls these in the middle of its own work: whatever they raised would come out
+        # of setRemoteDescription or leave the connection stuck (engine.md section 7, item 5).
+        self.pc.on("track", self._on_track)
+        self.pc.on("iceconnectionstatechange", self._on_ice_state)
+        self.pc.on("connectionstatechange", self._on_state)
+
+    def check_open(self) -> None:
+        if self.closing:
+            raise _CommandError("the peer connection was closed")
+
+    # ---- commands, one at a time under `order`
+
+    async def offer(self, media: tuple[MediaLine, ...]) -> Offer:
+        self._take_back_draft()
+        draft = internals.OfferDraft(self.pc)
+        try:
+            self._arrange(media or self._offerable())
+            created = await self.pc.createOffer()
+        except BaseException:
+            draft.take_back()
+            raise
+        draft.raw_sdp = created.sdp
+        draft.sdp = self._outgoing(created.sdp)
+        draft.media = media
+        self._draft = draft
+        return Offer(sdp=draft.sdp)
+
+    async def set_local(
+        self, description: Offer | None, media: tuple[MediaLine, ...]
+    ) -> Offer | Answer:
+        raw: RTCSessionDescription | None = None
+        if description is not None:
+            draft, self._draft = self._draft, None
+            if draft is None or draft.sdp != description.sdp:
+                self._draft = draft
+                raise _CommandError("this is not the offer that CreateOffer made last")
+            raw = RTCSessionDescription(sdp=draft.raw_sdp, type="offer")
+            self._media = draft.media or self._media
+        elif self.pc.signalingState == "have-remote-offer":
+            self._arrange_answer()
+        else:
+            self._take_back_draft()
+            self._media = media or self._offerable()
+            self._arrange(self._media)
+        self._watch_ice()
+        self._describing = True  # until release_candidates()
+        # Shielded: a cancelled one leaves a gatherer that never finishes.
+        await asyncio.shield(self.engine._own(self.pc.setLocalDescription(raw)))
+        self.check_open()
+        local = self.pc.localDescription
+        if "a=candidate:" not in local.sdp:
+            raise _CommandError("no ICE candidate was gathered: no network, or no relay answered")
+        self._local_sdp = self._outgoing(local.sdp)
+        kind = Offer if local.type == "offer" else Answer
+        return kind(sdp=self._local_sdp)
+
+    async def set_remote(self, description: Description) -> None:
+        if isinstance(description, Offer):
+            self._take_back_draft()
+            kind = "offer"
+        else:
+            kind = "answer"
+        try:
+            if isinstance(description, Offer):
+                remote = rewrite_offer(description.sdp)
+            elif self.pc.signalingState != "have-local-offer":
+                raise _CommandError("an answer, and no offer of ours is set")
+            else:
+                remote = rewrite_answer(description.sdp, local_offer=self.pc.localDescription.sdp)
+            internals.check_description(self.pc, remote.sdp, remote.mids, remote.rejected)
+        except (UnusableSdpError, ValueError) as exc:
+            raise _CommandError(f"cannot take this {kind}: {exc}") from exc
+        before = self._remote
+        self._remote = remote
+        try:
+            await self.pc.setRemoteDescription(RTCSessionDescription(sdp=remote.sdp, type=kind))
+        except BaseException:
+            self._remote = before
+            raise
+        if isinstance(description, Offer):
+            self._rejected = remote.rejected
+        for reason, count in remote.ignored_candidates.items():
+            self.engine._ignore(reason, count)
+        if remote.deferred:
+            self._resolve_deferred(remote.deferred, end=remote.deferred_end)
+
+    async def add_candidate(self, candidate: IceCandidate) -> None:
+        if self._remote is None:
+            raise _CommandError("there is no remote description yet; aiortc would lose this")
+        text = candidate.candidate.strip().removeprefix("a=").removeprefix("candidate:").strip()
+        if not text:
+            await self.pc.addIceCandidate(None)
+            return
+        parsed = self._parse_candidate(text)
+        if parsed.protocol.lower() != "udp":
+            self.engine._ignore("tcp")
+            return
+        if parsed.component != 1:
+            self.engine._ignore("component")
+            return
+        if self._mid_of(candidate) != self._remote.tagged_mid:
+            self.engine._ignore("bundled")
+            return
+        self._candidates += 1
+        if self._candidates > CANDIDATES_PER_PEER:
+            self.engine._ignore("surplus")
+            return
+        parsed.sdpMid = internals.mid_at(self.pc, 0)
+        if parsed.ip.lower().endswith(".local"):
+            self._resolve(parsed)
+        else:
+            await self.pc.addIceCandidate(parsed)
+
+    @staticmethod
+    def _parse_candidate(text: str) -> RTCIceCandidate:
+        try:
+            parsed = candidate_from_sdp(text)
+        except (AssertionError, IndexError, ValueError) as exc:
+            raise _CommandError("this is not a candidate line (RFC 8839 section 5.1)") from exc
+        if not 0 < parsed.port < 65536:
+            raise _CommandError(f"a candidate cannot have port {parsed.port}")
+        if not parsed.ip.lower().endswith(".local"):
+            try:
+                ipaddress.ip_address(parsed.ip)
+            except ValueError as exc:
+                raise _CommandError(
+                    "a candidate's address is neither an IP address nor a .local name"
+                ) from exc
+        return parsed
+
+    def _mid_of(self, candidate: IceCandidate) -> str:
+        """The mid a candidate belongs to; clients send "" for one that they do not know."""
+        assert self._remote is not None
+        mids = self._remote.mids
+        if candidate.sdp_mid:
+            if candidate.sdp_mid in mids:
+                return candidate.sdp_mid
+            raise _CommandError("a candidate's sdpMid is not in the remote description")
+        index = candidate.sdp_m_line_index
+        if index is None:
+            # All m-lines share one transport (max-bundle).
+            return self._remote.tagged_mid
+        if not 0 <= index < len(mids):
+            raise _CommandError("a candidate's sdpMLineIndex is not in the remote description")
+        return mids[index]
+
+    # ---- candidates with names
+
+    def _resolve(self, candidate: RTCIceCandidate) -> None:
+        if len(self._resolving) >= MDNS_PENDING:
+            self.engine._ignore("unresolved")
+            return
+        task = self.engine._own(self._add_resolved(candidate))
+        self._resolving.add(task)
+        task.add_done_callback(self._resolving.discard)
+
+    async def _add_resolved(self, candidate: RTCIceCandidate) -> None:
+        known = len(self._remote_candidates())
+        try:
+            async with asyncio.timeout(MDNS_TIMEOUT):
+                await self.pc.addIceCandidate(candidate)
+        except (OSError, TimeoutError):
+            # No multicast here, or port 5353 is taken: the name stays unknown.
+            pass
+        if len(self._remote_candidates()) == known:
+            self.engine._ignore("unresolved")
+
+    def _remote_candidates(self) -> list[aioice.Candidate]:
+        agents = internals.ice_connections(self.pc) if internals.works("gathering") else []
+        return [candidate for agent in agents for candidate in agent.remote_candidates]
+
+    def _resolve_deferred(self, deferred: Sequence[DeferredCandidate], *, end: bool) -> None:
+        assert self._remote is not None
+        for item in deferred:
+            if item.mid != self._remote.tagged_mid:
+                self.engine._ignore("bundled")
+                continue
+            try:
+                parsed = self._parse_candidate(item.candidate)
+            except _CommandError:
+                self.engine._ignore("unreadable")
+                continue
+            parsed.sdpMid = internals.mid_at(self.pc, 0)
+            self._resolve(parsed)
+        if end:
+            # aioice keeps names that are being resolved when the mark comes; the tasks above
+            # have been started before this one.
+            self.engine._own(self.pc.addIceCandidate(None))
+
+    # ---- m-lines
+
+    def _offerable(self) -> tuple[MediaLine, ...]:
+        """What to offer when nothing was asked for: the peer's media, or else what is sent."""
+        if self._media:
+            return self._media
+        kinds = sorted((MediaKind(track.kind) for track in self._tracks), key=_video_first)
+        return tuple(MediaLine(kind=kind, direction=Direction.SENDONLY) for kind in kinds)
+
+    def _live_transceivers(self) -> list[RTCRtpTransceiver]:
+        return [
+            transceiver
+            for transceiver in self.pc.getTransceivers()
+            if not transceiver.stopped and transceiver.mid not in self._rejected
+        ]
+
+    def _arrange(self, media: Sequence[MediaLine]) -> None:
+        """Make the transceivers what an offer of `media` needs: existing ones first, by kind and
+        order; new ones for the rest; those left over become inactive."""
+        if not media:
+            raise _CommandError("nothing to offer")
+        unused = self._live_transceivers()
+        for line in media:
+            kind = line.kind.value
+            transceiver = next((t for t in unused if t.kind == kind), None)
+            if transceiver is None:
+                transceiver = self.pc.addTransceiver(kind, direction=line.direction.value)
+            else:
+                unused.remove(transceiver)
+                transceiver.direction = line.direction.value
+            if line.direction in _SENDS:
+                self._attach(transceiver)
+            if line.codecs and not internals.prefer_codecs(transceiver, line.codecs):
+                raise _CommandError(f"aiortc has none of the codecs {', '.join(line.codecs)}")
+        for transceiver in unused:
+            transceiver.direction = Direction.INACTIVE.value
+
+    def _arrange_answer(self) -> None:
+        """Decide what to answer: the peer's media by kind and order; m-lines beyond it are received
+        if their kind is wanted at all. Without media everything offered is received."""
+        lines = {kind: [line for line in self._media if line.kind is kind] for kind in MediaKind}
+        for transceiver in self._live_transceivers():
+            kind = MediaKind(transceiver.kind)
+            if not self._media:
+                if internals.may_send(transceiver) and self._attach(transceiver):
+                    transceiver.direction = Direction.SENDRECV.value
+            elif lines[kind]:
+                line = lines[kind].pop(0)
+                if not lines[kind]:
+                    lines[kind].append(MediaLine(kind=kind))
+                transceiver.direction = line.direction.value
+                if line.direction in _SENDS and internals.may_send(transceiver):
+                    self._attach(transceiver)
+                if line.codecs:
+                    # A preference that shares nothing with the offer is only a preference.
+                    internals.prefer_codecs(transceiver, line.codecs)
+            else:
+                transceiver.direction = Direction.INACTIVE.value
+
+    def _attach(self, transceiver: RTCRtpTransceiver) -> bool:
+        """Send the next free track of the transceiver's kind on it; whether it sends one."""
+        if cast("MediaStreamTrack | None", transceiver.sender.track) is not None:
+            return True
+        taken = [t.sender.track for t in self.pc.getTransceivers()]
+        for track in self._tracks:
+            if track.kind == transceiver.kind and track not in taken:
+                transceiver.sender.replaceTrack(track)
+                return True
+        return False
+
+    def _take_back_draft(self) -> None:
+        if self._draft is not None:
+            self._draft.take_back()
+            self._draft = None
+
+    def _outgoing(self, sdp: str) -> str:
+        sdp = restore_rejected(sdp, self._rejected)
+        if any(gathering.pending for gathering in self._gatherings.values()):
+            sdp = drop_end_of_candidates(sdp)
+        return sdp
+
+    # ---- ICE
+
+    def _watch_ice(self) -> None:
+        if not internals.works("gathering"):
+            return
+        for agent in internals.ice_connections(self.pc):
+            if id(agent) not in self._gatherings:
+                self._gatherings[id(agent)] = internals.Gathering(
+                    agent,
+                    loopback=self._loopback,
+                    deadline=self._gather_timeout,
+                    on_candidate=self._on_late_candidate,
+                )
+                self._clocks.append(internals.DatagramClock(agent, self.engine._loop.time))
+
+    def _on_late_candidate(self, candidate: aioice.Candidate | None) -> None:
+        self._late.append(candidate)
+        if not self._describing:
+            self.release_candidates()
+
+    def release_candidates(self) -> None:
+        """Report late candidates; none may overtake the description it belongs to."""
+        self._describing = False
+        late, self._late = self._late, []
+        if self.closing:
+            return
+        agents = internals.ice_connections(self.pc)
+        for candidate in late:
+            text = "" if candidate is None else f"candidate:{candidate.to_sdp()}"
+            if text and f"a={text}\r\n" in self._local_sdp:
+                continue
+            self.engine._event(
+                LocalCandidate(
+                    candidate=IceCandidate(
+                        candidate=text,
+                        sdp_mid=internals.mid_at(self.pc, 0),
+                        sdp_m_line_index=0,
+                        username_fragment=agents[0].local_username,
+                    )
+                )
+            )
+
+    # ---- what aiortc reports
+
+    def _on_track(self, track: MediaStreamTrack) -> None:
+        transceiver = next(t for t in self.pc.getTransceivers() if t.receiver.track is track)
+        taken = {received.track_id for received in self.received}
+        track_id = track.id if track.id not in taken else f"{track.id}#{transceiver.mid}"
+        received = _Received(self, transceiver.receiver, track, track_id)
+        self.received.append(received)
+        labels = {} if self._remote is None else self._remote.stream_labels
+        self.engine._event(
+            TrackAdded(
+                track_id=track_id,
+                kind=received.kind,
+                mid=transceiver.mid,
+                stream_id=labels.get(transceiver.mid or ""),
+            )
+        )
+
+    def _on_ice_state(self) -> None:
+        match self.pc.iceConnectionState:
+            case "checking":
+                self._tell(MediaState.CHECKING)
+            case "completed":
+                self._tell(MediaState.ICE_CONNECTED)
+            case "failed":
+                self._tell_failed()
+
+    def _on_state(self) -> None:
+        match self.pc.connectionState:
+            case "connected":
+                self._tell(MediaState.CONNECTED)
+            case "failed":
+                self._tell_failed()
+            case "closed":
+                self._tell(MediaState.CLOSED, self._why_closed())
+                self.engine._lost(self)
+
+    def _tell_failed(self) -> None:
+        if MediaState.CONNECTED in self._told:
+            reason = "the connection was lost"
+        elif MediaState.ICE_CONNECTED in self._told:
+            reason = "the DTLS handshake failed"
+        else:
+            reason = "no candidate pair works"
+        self._tell(MediaState.FAILED, reason, internals.candidate_pairs(self.pc))
+
+    def _why_closed(self) -> str:
+        times = [clock.last for clock in self._clocks if clock.last is not None]
+        times += [t.counters.last_packet for t in self.received if t.counters.last_packet]
+        if not times:
+            return "closed before anything was received"
+        age = self.engine._loop.time() - max(times)
+        if age < SILENCE:
+            return "closed by the far end"
+        return f"dead: nothing was received for {age:.1f} s"
+
+    def _tell(
+        self, state: MediaState, reason: str = "", pairs: tuple[CandidatePair, ...] = ()
+    ) -> None:
+        if not self.closing and state not in self._told:
+            self._told.add(state)
+            self.engine._event(MediaStateChanged(state=state, reason=reason, pairs=pairs))
+
+    # ---- the end
+
+    def begin_close(self) -> None:
+        """Refuse further work, and make the work in progress end soon. Nothing is told any more."""
+        self.closing = True
+        for gathering in self._gatherings.values():
+            gathering.abort()
+        for task in self._resolving:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Close the connection and end everything that belongs to it; after begin_close()."""
+        async with self.order:
+            # The decoder threads are joined on the loop: let them have nothing left to do.
+            internals.discard_queued_frames(self.pc)
+            for received in self.received:
+                received.pump.cancel()
+            abandoned = internals.AbandonedTasks(self.pc)
+            try:
+                await abandoned.stop_connecting()
+                await self.pc.close()
+            finally:
+                for gathering in self._gatherings.values():
+                    await gathering.join()
+                pumps = [received.pump for received in self.received]
+                if rest := {*pumps, *self._resolving}:
+                    await asyncio.wait(rest)
+                await abandoned.end()
+                for track in self._tracks:
+                    track.stop()
+
+
+_SENDS: Final = frozenset({Direction.SENDRECV, Direction.SENDONLY})
+
+
+def _video_first(kind: MediaKind) -> bool:
+    """A sort key: the real service offers video before audio (protocol.md 5.4)."""
+    return kind is not MediaKind.VIDEO

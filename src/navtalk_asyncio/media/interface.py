@@ -1,0 +1,100 @@
+"""What an asyncio media engine offers a driver. Its implementations: aiortc, and the strict fake.
+
+An engine belongs to one connection and one event loop. The driver hands it every media command of
+the core in order; each becomes one task inside the engine, and each ends in exactly one call of
+`done` or `failed`. What happens on its own is reported through `event`. All three callbacks are
+synchronous, are called on the engine's loop, and never raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Protocol
+
+from attrs import field, frozen
+
+from navtalk_proto.actions import MediaCommand
+from navtalk_proto.engine import EngineCallbacks, TrackCounters
+from navtalk_proto.media import Capabilities, MediaKind
+
+__all__ = [
+    "EncodedFrame",
+    "EncodedSource",
+    "Engine",
+    "EngineCallbacks",
+    "EngineFactory",
+    "TrackCounters",
+]
+
+
+class Engine(Protocol):
+    """A media engine for one connection."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the core may ask for."""
+        ...
+
+    def execute(self, command: MediaCommand) -> None:
+        """Start a command; returns at once, never raises."""
+        ...
+
+    def frames(self, kind: MediaKind) -> AsyncIterator[Any]:
+        """Decoded PyAV frames of the (first) remote track of this kind; ends when media ends."""
+        ...
+
+    def counters(self) -> Mapping[str, TrackCounters]:
+        """Counters by track id."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the peer connection and every task; returns when nothing is left. Idempotent."""
+        ...
+
+
+class EngineFactory(Protocol):
+    """Makes the engine of a new connection, on the running loop."""
+
+    def __call__(self, callbacks: EngineCallbacks) -> Engine:
+        """Make an engine; cheap, no peer connection is opened yet."""
+        ...
+
+
+@frozen(kw_only=True)
+class EncodedFrame:
+    """One complete encoded frame as it left the jitter buffer, not decoded.
+
+    `data` is a VP8 frame (RFC 7741 without payload descriptors), an H.264 access unit with Annex B
+    start codes, or one Opus packet. `timestamp` counts in 1/`clock_rate` seconds since the track's
+    first frame and does not wrap. `arrival` is the loop's time at which the frame's first RTP
+    packet was received.
+    """
+
+    kind: MediaKind
+    track_id: str
+    codec: str
+    """``VP8``, ``H264``, ``opus``, ... as the rtpmap spells it."""
+    data: bytes = field(repr=lambda data: f"<{len(data)} bytes>")
+    timestamp: int
+    clock_rate: int
+    keyframe: bool
+    """Decoding can start here. Always true for audio."""
+    arrival: float
+
+
+class EncodedSource(Protocol):
+    """An engine that gives encoded frames away, for recording and relaying."""
+
+    def add_encoded_sink(
+        self, kind: MediaKind, sink: Callable[[EncodedFrame], None]
+    ) -> Callable[[], None]:
+        """Call `sink` on the engine's loop with every encoded frame of the first track of a kind.
+
+        Returns what removes it. A sink must be quick and must not raise: one that raises is removed
+        and reported to the loop's exception handler.
+        """
+        ...
+
+    def request_keyframe(self) -> bool:
+        """Ask the sender for a keyframe (PLI, RFC 4585 section 6.3.1); False without video."""
+        ...

@@ -1,0 +1,172 @@
+"""The server role over websockets: ``serve(handler)``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl as ssl_module
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Final, TypeAlias
+
+from navtalk_asyncio.driver import Driver
+from navtalk_asyncio.media.interface import EngineFactory
+from navtalk_asyncio.session import Session
+from navtalk_asyncio.session_scope import SessionScope
+from navtalk_proto.config import ServerConfig
+from navtalk_proto.connection import Connection
+from navtalk_proto.machines.lifecycle import State
+from navtalk_proto.pump import Observer
+from navtalk_proto.roles import Role
+from navtalk_proto.session import is_farewell
+from navtalk_proto.transport import Transport
+from navtalk_proto.wire.endpoint import RequestTarget
+from navtalk_proto.wire.plain_http import HttpHandler
+
+__all__ = [
+    "Server",
+    "ServerHandler",
+    "ServerSession",
+    "serve",
+    "serve_session",
+]
+
+log = logging.getLogger("navtalk.server")
+
+MAX_SESSIONS: Final = 1000
+"""Sessions at a time, unless given; one more is refused with HTTP 503 before it costs anything."""
+
+
+class ServerSession(Session):
+    """One client's session, seen from the server. Made by :func:`serve`."""
+
+    def __init__(self, driver: Driver, request: RequestTarget) -> None:
+        super().__init__(driver)
+        self.request = request
+        """What the client asked for in its URL; the licence is a Secret."""
+
+
+ServerHandler: TypeAlias = Callable[[ServerSession], Awaitable[None]]
+"""Runs one session; the session is closed when it returns."""
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, host: str, port: int, *, secure: bool) -> None:
+        self.host = host
+        self.port = port
+        self._scheme = "wss" if secure else "ws"
+        self._sessions: set[ServerSession] = set()
+
+    @property
+    def url(self) -> str:
+        """The base URL for an Endpoint, without a path."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self._scheme}://{host}:{self.port}"
+
+    @property
+    def sessions(self) -> frozenset[ServerSession]:
+        """The sessions that run now."""
+        return frozenset(self._sessions)
+
+
+async def serve_session(
+    handler: ServerHandler,
+    transport: Transport,
+    request: RequestTarget,
+    *,
+    config: ServerConfig,
+    engine: EngineFactory | None,
+    register: Callable[[ServerSession], None] = lambda session: None,
+) -> None:
+    """Run one session over an open transport; returns when nothing of it is left.
+
+    An exception of the handler closes the session with 1011 and leaves bare. SessionClosedError is
+    none once this session is over: the client left while the handler was sending.
+    """
+    async with aclosing(transport):
+        core = Connection(Role.SERVER, config, now=asyncio.get_running_loop().time())
+        told = Observer()
+        driver = Driver(core, transport, engine if config.media else None, observe=told)
+        session = ServerSession(driver, request)
+        told.add(session.observe)
+        register(session)
+        driver.start()
+        scope = SessionScope(driver)
+        async with scope:
+            try:
+                await handler(session)
+            except asyncio.CancelledError:
+                scope.close_code, scope.close_reason = 1001, "server is shutting down"
+                raise
+            except Exception as error:
+                over = session.state in (State.CLOSING, State.CLOSED)
+                if not (over and is_farewell(error)):
+                    scope.close_code, scope.close_reason = 1011, "internal error"
+                    raise
+
+
+@asynccontextmanager
+async def serve(
+    handler: ServerHandler,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    config: ServerConfig | None = None,
+    engine: EngineFactory | None = None,
+    http: HttpHandler | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    max_sessions: int = MAX_SESSIONS,
+) -> AsyncGenerator[Server]:
+    """Accept sessions: ``async with serve(handler) as server``.
+
+    `handler` runs once per client, in its own task; it sends ConnectedSuccess and what follows, and
+    the session is closed when it returns. An exception of a handler is logged and ends its own
+    session only. `port` 0 takes a free one. `engine` makes each session's media engine; without
+    it, `config` must have no media. `http` answers plain HTTP on the same port. Every Origin is
+    accepted (protocol.md 2.2). Leaving the block closes every session with 1001.
+    """
+    try:
+        from navtalk_asyncio.websocket import accept_websockets
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        raise ImportError(
+            f"{missing} is not installed; pip install 'navtalk[asyncio]'", name=missing
+        ) from None
+    settings = config or ServerConfig()
+    if settings.media and engine is None:
+        raise ValueError("a server with media needs an engine; without, give config media=()")
+
+    async def session(transport: Transport, request: RequestTarget) -> None:
+        running: list[ServerSession] = []
+
+        def register(session: ServerSession) -> None:
+            running.append(session)
+            server._sessions.add(session)
+
+        try:
+            await serve_session(
+                handler,
+                transport,
+                request,
+                config=settings,
+                engine=engine,
+                register=register,
+            )
+        except Exception:
+            log.exception("! session failed")
+        finally:
+            server._sessions.difference_update(running)
+
+    async with accept_websockets(
+        session,
+        host,
+        port,
+        http=http,
+        ssl=ssl,
+        max_size=settings.limits.client_message,
+        full=lambda: len(server.sessions) >= max_sessions,
+    ) as bound:
+        server = Server(host, bound, secure=ssl is not None)
+        yield server

@@ -1,0 +1,110 @@
+"""The engine on the media thread, for asyncio applications whose own loop may block.
+
+``connect(..., engine="thread")``: an application that blocks its loop for a second loses no packet,
+where an engine on the same loop loses dozens (engine.md section 3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from navtalk_asyncio.media.engine_thread import EngineThread, PushedFrames, ThreadedEngine
+from navtalk_asyncio.media.interface import Engine, EngineFactory
+from navtalk_proto.actions import MediaCommand
+from navtalk_proto.engine import EngineCallbacks, TrackCounters
+from navtalk_proto.media import Capabilities, MediaKind
+
+if TYPE_CHECKING:
+    from navtalk_asyncio.media.interface import EncodedSource
+    from navtalk_asyncio.media.recorder import Recorder
+
+__all__ = ["ThreadEngine"]
+
+T = TypeVar("T")
+
+
+class ThreadEngine:
+    """An engine on the media loop, held by the application's asyncio loop."""
+
+    def __init__(
+        self, callbacks: EngineCallbacks, *, thread: EngineThread, make: EngineFactory
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = thread
+        self._threaded = ThreadedEngine(thread, make, callbacks, self._loop.call_soon_threadsafe)
+        self._closing: asyncio.Task[None] | None = None
+
+    @staticmethod
+    async def factory(make: EngineFactory) -> EngineFactory:
+        """Start the media loop and return what makes one engine on it; call it once.
+
+        The engine gives the thread back when it is closed.
+        """
+        starting = asyncio.ensure_future(asyncio.to_thread(EngineThread.acquire))
+        try:
+            thread = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(lambda started: started.result().release())
+            raise
+
+        def on_thread(callbacks: EngineCallbacks) -> Engine:
+            return ThreadEngine(callbacks, thread=thread, make=make)
+
+        return on_thread
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The engine's."""
+        return self._threaded.capabilities
+
+    def execute(self, command: MediaCommand) -> None:
+        """Start a command; returns at once."""
+        self._threaded.execute(command)
+
+    def frames(self, kind: MediaKind) -> AsyncIterator[Any]:
+        """Decoded PyAV frames of a kind, pushed into a bounded buffer: see PushedFrames."""
+        return PushedFrames(self._threaded, kind, asyncio.Event)
+
+    def counters(self) -> Mapping[str, TrackCounters]:
+        """Counters by track id."""
+        return self._threaded.counters()
+
+    @asynccontextmanager
+    async def record(self, path: str | PathLike[str]) -> AsyncGenerator[Recorder]:
+        """Copy encoded packets into a file while the block runs."""
+        from navtalk_asyncio.media.recorder import Recorder
+
+        recorder = Recorder(cast("EncodedSource", self._threaded.engine), path)
+        await self._call(recorder.__aenter__)
+        try:
+            yield recorder
+        finally:
+            await asyncio.shield(self._call(lambda: recorder.__aexit__(None, None, None)))
+
+    async def aclose(self) -> None:
+        """Close the engine, wait for it, and give the thread back. Idempotent."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        try:
+            await self._call(self._threaded.close_on_media_loop)
+        finally:
+            await asyncio.to_thread(self._thread.release)
+
+    async def _call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine on the media loop; cancelling waits until it has really ended."""
+        ended = asyncio.Event()
+        call = self._thread.call(work, self._loop.call_soon_threadsafe, ended.set)
+        try:
+            await ended.wait()
+        except asyncio.CancelledError:
+            call.stop()
+            await ended.wait()
+            raise
+        return call.result()

@@ -1,0 +1,260 @@
+"""The WebSocket transport over the websockets library, and a logger that keeps the licence."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import ssl as ssl_module
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
+from typing import Any, Final, Literal
+
+import websockets.asyncio.client
+import websockets.asyncio.server
+from websockets.asyncio.connection import Connection as WebSocketConnection
+from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidProxy,
+    InvalidURI,
+    WebSocketException,
+)
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+
+from navtalk_proto.errors import ConnectFailedError, EndpointError
+from navtalk_proto.limits import KIB
+from navtalk_proto.transport import TransportClosedError
+from navtalk_proto.wire.endpoint import Endpoint, RequestTarget, parse_request_target
+from navtalk_proto.wire.plain_http import HttpHandler, HttpRequest
+
+__all__ = [
+    "LICENSE_IN_URL",
+    "WebSocketTransport",
+    "accept_websockets",
+    "open_websocket",
+    "websocket_logger",
+]
+
+LICENSE_IN_URL: Final = re.compile(r"((?:license|licence)=)[^&\s'\"]+", re.IGNORECASE)
+"""The licence in a URL's query, as it shows in log lines and in other libraries' errors."""
+
+OVERSIZE_MARGIN: Final = 64 * KIB
+"""How far above its limit a message may be and still reach the core, which then says what is wrong.
+Beyond, websockets closes with 1009 before it has read the message."""
+
+KEEPALIVE_SECONDS: Final = 20.0
+"""WebSocket ping interval and pong timeout, as known Python clients have it (protocol.md 2.6)."""
+
+
+_FRAME = re.compile(r"\b(TEXT|BINARY|CONT)\b .*(\[[a-z0-9, ]*\])$", re.DOTALL)
+"""A data frame in websockets' log: its payload may end in a TURN credential."""
+
+_HEADER = re.compile(r"^([<>] (?:licen[cs]e|(?:proxy-)?authorization|cookie): ).*", re.IGNORECASE)
+"""A header line in websockets' log that holds a secret; iOS sends ``license: ...`` (2.3)."""
+
+
+class _HideSecrets(logging.Filter):
+    """Takes licences and payloads out of a record before any handler sees it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        safe = LICENSE_IN_URL.sub(r"\1***", message)
+        safe = _HEADER.sub(r"\1***", _FRAME.sub(r"\1 \2", safe))
+        if safe != message:
+            record.msg, record.args = safe, ()
+        if record.exc_info:
+            # An exception's text and its context may quote the URL; its kind is enough here.
+            kind = record.exc_info[0]
+            record.msg, record.args = f"{safe} ({kind.__name__ if kind else 'error'})", ()
+            record.exc_info = None
+        return True
+
+
+def websocket_logger() -> logging.Logger:
+    """The logger given to websockets. Its own loggers show the request line with the licence."""
+    logger = logging.getLogger("navtalk.websocket")
+    if not any(isinstance(known, _HideSecrets) for known in logger.filters):
+        logger.addFilter(_HideSecrets())
+    return logger
+
+
+class WebSocketTransport:
+    """A :class:`~navtalk_proto.transport.Transport` over a websockets connection."""
+
+    def __init__(self, connection: WebSocketConnection) -> None:
+        self._connection = connection
+
+    async def send_text(self, text: str) -> None:
+        """Send one text message."""
+        try:
+            await self._connection.send(text)
+        except ConnectionClosed as closed:
+            raise _closed(closed) from None
+
+    async def receive(self) -> str | bytes:
+        """Receive one message."""
+        try:
+            return await self._connection.recv()
+        except ConnectionClosed as closed:
+            raise _closed(closed) from None
+
+    async def close(self, code: int, reason: str) -> None:
+        """Do the closing handshake."""
+        await self._connection.close(code, reason)
+
+    async def aclose(self) -> None:
+        """Drop what is left."""
+        self._connection.transport.abort()
+        await self._connection.wait_closed()
+
+
+def _closed(closed: ConnectionClosed) -> TransportClosedError:
+    # What websockets closed by itself (1009 too big, 1007 not UTF-8) is in `sent` only.
+    frame = closed.rcvd or closed.sent
+    if frame is None or (closed.rcvd is None and frame.code in (1000, 1001)):
+        return TransportClosedError(None, "")
+    return TransportClosedError(frame.code, frame.reason)
+
+
+async def open_websocket(
+    endpoint: Endpoint,
+    *,
+    max_size: int,
+    ssl: ssl_module.SSLContext | None = None,
+    proxy: str | Literal[True] | None = True,
+) -> WebSocketTransport:
+    """Open a client WebSocket. Raises ConnectFailedError, whose text never has the licence.
+
+    `ssl` replaces the default context of a ``wss`` endpoint; with a ``ws`` one it raises
+    EndpointError. `proxy` True takes the proxy from the environment (``HTTPS_PROXY`` and the like,
+    SOCKS included), but for an endpoint on loopback: a proxy's loopback is another machine's. A URL
+    names the proxy, None goes direct. No compression: base64 audio does not shrink.
+    """
+    if proxy is True and endpoint.is_loopback:
+        proxy = None
+    # websockets takes ssl=None for "no TLS" and refuses it with wss://.
+    options: dict[str, Any] = {}
+    if ssl is not None:
+        if not endpoint.base_url.startswith("wss:"):
+            raise EndpointError("an SSL context is for a wss:// base URL; this one is ws://")
+        options["ssl"] = ssl
+    try:
+        connection = await websockets.asyncio.client.connect(
+            endpoint.url(),
+            max_size=max_size + OVERSIZE_MARGIN,
+            proxy=proxy,
+            compression=None,
+            open_timeout=None,
+            ping_interval=KEEPALIVE_SECONDS,
+            ping_timeout=KEEPALIVE_SECONDS,
+            logger=websocket_logger(),
+            **options,
+        )
+    except InvalidURI as error:
+        raise ConnectFailedError(f"not a WebSocket URL: {error.msg}", stage="open") from None
+    except InvalidProxy as error:
+        # Its text quotes the proxy's URL, and that may hold a password.
+        raise ConnectFailedError(f"not a proxy's URL: {error.msg}", stage="open") from None
+    except (OSError, WebSocketException, ValueError) as error:
+        # `from None`: the cause's text may quote the URL, and a traceback would print it.
+        text = LICENSE_IN_URL.sub(r"\1***", str(error)) or type(error).__name__
+        raise ConnectFailedError(
+            f"cannot open {endpoint.redacted_url()}: {text}", stage="open"
+        ) from None
+    return WebSocketTransport(connection)
+
+
+@asynccontextmanager
+async def accept_websockets(
+    session: Callable[[WebSocketTransport, RequestTarget], Awaitable[None]],
+    host: str,
+    port: int,
+    *,
+    http: HttpHandler | None,
+    ssl: ssl_module.SSLContext | None,
+    max_size: int,
+    full: Callable[[], bool],
+) -> AsyncGenerator[int]:
+    """Run `session` for each WebSocket; yields the port. Leaving cancels the sessions and waits."""
+    tasks: set[asyncio.Task[None]] = set()
+    connections: weakref.WeakSet[ServerConnection] = weakref.WeakSet()
+    leaving = False
+
+    class Visit(ServerConnection):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            connections.add(self)
+            if leaving:
+                self.transport.abort()
+
+    async def handle(connection: ServerConnection) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        assert connection.request is not None
+        tasks.add(task)
+        try:
+            target = parse_request_target(connection.request.path)
+            await session(WebSocketTransport(connection), target)
+        finally:
+            tasks.discard(task)
+
+    def process_request(connection: ServerConnection, request: Request) -> Response | None:
+        upgrade = request.headers.get("Upgrade", "").lower() == "websocket"
+        if upgrade:
+            if full():
+                return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "no session is free\n")
+            try:
+                parse_request_target(request.path)
+            except EndpointError as error:
+                return connection.respond(HTTPStatus.BAD_REQUEST, f"{error}\n")
+            return None
+        reply = None
+        if http is not None:
+            headers = {name.lower(): value for name, value in request.headers.raw_items()}
+            reply = http(HttpRequest(method=request.method, target=request.path, headers=headers))
+        if reply is None:
+            return connection.respond(HTTPStatus.NOT_FOUND, "not found\n")
+        status = HTTPStatus(reply.status)
+        fields = Headers(reply.headers)
+        fields["Connection"] = "close"
+        return Response(status, status.phrase, fields, reply.body)
+
+    async with websockets.asyncio.server.serve(
+        handle,
+        host,
+        port,
+        process_request=process_request,
+        max_size=max_size + OVERSIZE_MARGIN,
+        ssl=ssl,
+        compression=None,
+        ping_interval=KEEPALIVE_SECONDS,
+        ping_timeout=KEEPALIVE_SECONDS,
+        logger=websocket_logger(),
+        create_connection=Visit,
+    ) as server:
+        try:
+            yield next(iter(server.sockets)).getsockname()[1]
+        finally:
+            leaving = True
+            # asyncio forgets a socket that it accepted and has no transport for when its server
+            # closes: accept no more first, and let what was accepted get there.
+            loop = asyncio.get_running_loop()
+            for listening in server.sockets:
+                with suppress(NotImplementedError):  # Windows' proactor loop has no readers.
+                    loop.remove_reader(listening.fileno())
+            for _ in ("transport", "connection_made"):
+                await asyncio.sleep(0)
+            server.close(close_connections=False)
+            for task in tasks:
+                task.cancel()
+            for connection in connections:
+                # Browsers open sockets ahead of need: one that has said nothing is not waited for.
+                if connection.state is State.CONNECTING:
+                    connection.transport.abort()
+            if tasks:
+                await asyncio.wait(tasks)

@@ -1,0 +1,250 @@
+"""The part of a driver that no loop shapes: inputs into the core, actions out of it.
+
+A driver of an adapter *is* a pump that runs three things of its loop besides: a task that receives,
+a task that sends, and one timer. An embedder with a loop of its own can do the same; one with a
+blocking loop needs less (``examples/embed_blocking.py``).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar, Final, Protocol
+
+from navtalk_proto.actions import (
+    AbortTransport,
+    Action,
+    CloseTransport,
+    Emit,
+    MediaCommand,
+    MediaResult,
+    SendText,
+)
+from navtalk_proto.connection import Connection
+from navtalk_proto.engine import EngineCallbacks
+from navtalk_proto.errors import SessionClosedError
+from navtalk_proto.event_buffer import EventBuffer, Flag
+from navtalk_proto.events import Closed, Event
+from navtalk_proto.exception_groups import unwrap
+from navtalk_proto.intents import Close, Intent
+from navtalk_proto.limits import KIB
+from navtalk_proto.media import MediaEvent, OpId
+from navtalk_proto.transport import TransportClosedError
+
+__all__ = ["OUTGOING_HIGH_WATER", "CoreInput", "Observer", "Pump"]
+
+OUTGOING_HIGH_WATER: Final = 256 * KIB
+"""Characters that may wait for the socket before senders wait: about 4 s of base64 audio."""
+
+
+class CoreInput(Protocol):
+    """A method of the core, complete but for the time."""
+
+    def __call__(self, *, now: float) -> None:
+        """Give the input."""
+        ...
+
+
+class Observer:
+    """Calls several functions with each event, in order; one that raised is not called again."""
+
+    def __init__(self, *observers: Callable[[Event], None] | None) -> None:
+        self._observers = [one for one in observers if one is not None]
+
+    def add(self, observer: Callable[[Event], None]) -> None:
+        """One more, called last."""
+        self._observers.append(observer)
+
+    def __call__(self, event: Event) -> None:
+        """Tell everybody, then raise what one raised; what several raised as an ExceptionGroup."""
+        failures: list[Exception] = []
+        for observer in tuple(self._observers):
+            returned = False
+            try:
+                observer(event)
+                returned = True
+            except Exception as error:  # noqa: BLE001 - raised below
+                failures.append(error)
+            finally:
+                if not returned:
+                    self._observers.remove(observer)
+        if failures:
+            raise unwrap(ExceptionGroup("several observers failed", failures))
+
+
+class Pump:
+    """Calls the core, drains its actions, and carries out what needs no waiting.
+
+    Between an input and its drain nothing else runs. What carrying out an action raises does not
+    reach whoever happened to give the input: it is kept in :attr:`failures` and ends the driver.
+    An observer may give an input: its actions are carried out after those that came before.
+    """
+
+    flag: ClassVar[Callable[[], Flag]]
+    """Makes something to wait for on the driver's loop."""
+
+    def __init__(self, core: Connection, *, observe: Callable[[Event], None]) -> None:
+        flag = type(self).flag
+        self.core: Connection = core
+        self.events: EventBuffer = EventBuffer(flag)
+        self.end: Closed | None = None
+        """How the session ended; None while it lives."""
+        self.failures: list[Exception] = []
+        self.over: Flag = flag()
+        """Set when the core is closed, or something of ours failed: the driver is to stop."""
+        self._observe = observe
+        self._closed = flag()
+        self._actions: deque[Action] = deque()
+        self._performing = False
+        self._outgoing: deque[SendText | CloseTransport] = deque()
+        self._outgoing_size = 0
+        self._outgoing_wake = flag()
+        self._outgoing_room = flag()
+        self._outgoing_room.set()
+
+    # ---- what an adapter fills in
+
+    def time(self) -> float:
+        """The loop's monotonic seconds."""
+        raise NotImplementedError
+
+    def rearm(self, when: float | None) -> None:
+        """Call :meth:`timeout` at `when`, and not at any time asked for before."""
+        raise NotImplementedError
+
+    def execute(self, command: MediaCommand) -> None:
+        """Hand a command to the engine."""
+        raise NotImplementedError
+
+    # ---- the application's side
+
+    def send(self, intent: Intent) -> None:
+        """Give an intent to the core. Raises what the core raises."""
+        self.give(partial(self.core.send, intent))
+
+    async def room(self) -> None:
+        """Wait until the socket has taken most of what was sent.
+
+        Raises SessionClosedError when the session ends meanwhile.
+        """
+        await self._outgoing_room.wait()
+        if self.end is not None:
+            raise SessionClosedError("the session is over")
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """End the session; returns when the core is closed, at the latest after CLOSE's timer."""
+        if self.end is None:
+            self.send(Close(code=code, reason=reason))
+        await self._closed.wait()
+
+    # ---- inputs
+
+    def give(self, give: CoreInput) -> None:
+        """One input of the core, and everything that follows from it. Raises what the core does."""
+        give(now=self.time())
+        self._actions.extend(self.core.actions())
+        if not self._performing:
+            self._performing = True
+            try:
+                self._perform_all()
+            finally:
+                self._performing = False
+        self.rearm(self.core.next_timeout())
+
+    def guarded(self, give: CoreInput) -> None:
+        """An input from a callback of the loop: what the core raises ends the driver."""
+        try:
+            self.give(give)
+        except Exception as error:  # noqa: BLE001 - raised by the driver
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Something of ours failed: the driver is to stop and raise it."""
+        self.failures.append(error)
+        self.over.set()
+
+    def timeout(self) -> None:
+        """The timer fired."""
+        self.guarded(self.core.handle_timeout)
+
+    def received(self, message: str | bytes) -> None:
+        """The transport received a message."""
+        if isinstance(message, str):
+            self.give(partial(self.core.receive_text, message))
+        else:
+            self.give(partial(self.core.receive_binary, len(message)))
+
+    def lost(self, closed: TransportClosedError) -> None:
+        """The transport is closed."""
+        self.give(partial(self.core.transport_closed, code=closed.code, reason=closed.reason))
+
+    def dropped(self) -> None:
+        """The driver stops, for whatever reason: the core still tells its end, once."""
+        if self.end is None:
+            self.guarded(partial(self.core.transport_closed, code=None, reason=""))
+
+    def engine_callbacks(self) -> EngineCallbacks:
+        """Where an engine reports to, on the driver's loop."""
+
+        def done(op: OpId, result: MediaResult) -> None:
+            self.guarded(partial(self.core.media_done, op, result))
+
+        def failed(op: OpId, reason: str) -> None:
+            self.guarded(partial(self.core.media_failed, op, reason))
+
+        def event(event: MediaEvent) -> None:
+            self.guarded(partial(self.core.media_event, event))
+
+        return EngineCallbacks(done=done, failed=failed, event=event)
+
+    # ---- outputs
+
+    def _perform_all(self) -> None:
+        while self._actions:
+            try:
+                self._perform(self._actions.popleft())
+            except Exception as error:  # noqa: BLE001 - raised by the driver
+                # The rest is still carried out: the end of the session may be in it.
+                self.fail(error)
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case SendText():
+                self._outgoing_size += len(action.text)
+                self._outgoing.append(action)
+                self._outgoing_wake.set()
+                if self._outgoing_size > OUTGOING_HIGH_WATER:
+                    self._outgoing_room.clear()
+            case CloseTransport():
+                self._outgoing.append(action)
+                self._outgoing_wake.set()
+                # What still arrives is ignored by the core, and the far end's close is behind it.
+                self.events.release()
+            case AbortTransport():
+                pass  # Closed follows in the same list, and the driver drops the transport then.
+            case Emit():
+                try:
+                    self._observe(action.event)
+                finally:
+                    self.events.put(action.event)
+                    if isinstance(action.event, Closed):
+                        self.end = action.event
+                        self._closed.set()
+                        self.over.set()
+                        self._outgoing_room.set()
+            case _:
+                self.execute(action)
+
+    async def outgoing(self) -> SendText | CloseTransport:
+        """The next thing for the transport, in order; for the one task that sends."""
+        while not self._outgoing:
+            self._outgoing_wake.clear()
+            await self._outgoing_wake.wait()
+        return self._outgoing.popleft()
+
+    def sent(self, action: SendText) -> None:
+        """The transport took a message."""
+        self._outgoing_size -= len(action.text)
+        if self._outgoing_size <= OUTGOING_HIGH_WATER // 2:
+            self._outgoing_room.set()

@@ -1,0 +1,349 @@
+"""Recordings of calls between two engines, read back with PyAV."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from navtalk_asyncio.media import recorder as recorder_module
+from navtalk_asyncio.media.interface import EncodedFrame
+from navtalk_asyncio.media.recorder import Recorder, RecorderCounters, RecordingError
+from navtalk_proto.media import Direction, MediaKind, MediaLine
+
+pytestmark = pytest.mark.anyio
+
+VIDEO, AUDIO = MediaKind.VIDEO, MediaKind.AUDIO
+
+
+class Source:
+    """An engine that gives away what a test says."""
+
+    def __init__(self) -> None:
+        self.sinks: dict[MediaKind, list[Callable[[EncodedFrame], None]]] = {VIDEO: [], AUDIO: []}
+        self.keyframes_asked = 0
+
+    def add_encoded_sink(
+        self, kind: MediaKind, sink: Callable[[EncodedFrame], None]
+    ) -> Callable[[], None]:
+        self.sinks[kind].append(sink)
+        return lambda: self.sinks[kind].remove(sink)
+
+    def request_keyframe(self) -> bool:
+        self.keyframes_asked += 1
+        return True
+
+    def give(self, clip: Any, number: int, *, arrival: float = 0.0, track: str = "t") -> None:
+        frame = EncodedFrame(
+            kind=MediaKind(clip.kind),
+            track_id=track,
+            codec={"video": "VP8", "audio": "opus"}[clip.kind],
+            data=clip.frames[number % len(clip.frames)],
+            timestamp=number * clip.ticks,
+            clock_rate=clip.rate,
+            keyframe=clip.keyframes[number % len(clip.frames)],
+            arrival=arrival + number * clip.seconds,
+        )
+        for sink in list(self.sinks[frame.kind]):
+            sink(frame)
+
+
+def packets(path: Path, kind: str) -> list[tuple[bytes, float, float]]:
+    """Payload, time and length in seconds of each packet of a file's only stream of a kind."""
+    with av.open(str(path)) as container:
+        [stream] = [stream for stream in container.streams if stream.type == kind]
+        return [
+            (bytes(p), float(p.pts * p.time_base), float(p.duration * p.time_base))
+            for p in container.demux(stream)
+            if p.size
+        ]
+
+
+def nal_units(data: bytes) -> list[bytes]:
+    """The NAL units of an access unit with start codes of three or four bytes."""
+    units = data.replace(b"\x00\x00\x00\x01", b"\x00\x00\x01").split(b"\x00\x00\x01")
+    return units[1:]
+
+
+def avc_units(data: bytes) -> list[bytes]:
+    """The NAL units of an access unit with four-byte lengths (ISO/IEC 14496-15 section 5.3)."""
+    units = []
+    while data:
+        length = int.from_bytes(data[:4], "big")
+        units.append(data[4 : 4 + length])
+        data = data[4 + length :]
+    return units
+
+
+def position(sent: list[Any], recorded: list[Any]) -> int:
+    """Where the recorded run is in what was sent; asserts that it is there, gapless."""
+    starts = [at for at, item in enumerate(sent) if item == recorded[0]]
+    runs = [at for at in starts if sent[at : at + len(recorded)] == recorded]
+    assert runs, "what was recorded is no run of what was sent"
+    return runs[0]
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("vp8", ".mkv"), ("vp8", ".webm"), ("h264", ".mkv")])
+async def test_a_call_is_copied_bit_for_bit(
+    media: Any, tmp_path: Path, codec: str, suffix: str
+) -> None:
+    video_track = media.track(getattr(media, codec))
+    audio_track = media.track(media.opus)
+    server, client = media.driver(tracks=[video_track, audio_track]), media.driver()
+    line = MediaLine(kind=VIDEO, direction=Direction.SENDONLY, codecs=(codec,))
+    await server.open((line, MediaLine(kind=AUDIO, direction=Direction.SENDONLY)))
+    await client.open(media.receive)
+    await media.connect(server, client)
+    path = tmp_path / f"call{suffix}"
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(20), Recorder(client.engine, path) as recorder:
+        started = loop.time()
+        enough = asyncio.Event()
+        client.engine.add_encoded_sink(
+            VIDEO, lambda _frame: enough.set() if loop.time() - started > 2.0 else None
+        )
+        await enough.wait()
+        elapsed = loop.time() - started
+    video, audio = packets(path, "video"), packets(path, "audio")
+    assert recorder.counters.written == len(video) + len(audio)
+    assert recorder.counters.queue_full == recorder.counters.too_late == 0
+
+    if codec == "h264":
+        sent = [nal_units(data) for data in video_track.sent]
+        recorded: list[Any] = [avc_units(data) for data, _, _ in video]
+    else:
+        sent, recorded = list(video_track.sent), [data for data, _, _ in video]
+    assert video_track.clip.keyframes[position(sent, recorded) % 60]
+    position(list(audio_track.sent), [data for data, _, _ in audio])
+
+    steps = {round(b - a, 3) for (_, a, _), (_, b, _) in pairwise(video)}
+    assert steps <= {0.033, 0.034}
+    steps = {round(b - a, 3) for (_, a, _), (_, b, _) in pairwise(audio)}
+    assert steps == {0.02}
+    with av.open(str(path)) as container:
+        assert sorted(stream.type for stream in container.streams) == ["audio", "video"]
+        assert (container.streams.video[0].width, container.streams.video[0].height) == (176, 144)
+        assert container.streams.video[0].codec_context.name == codec
+        assert container.duration is not None
+        assert container.duration / 1_000_000 == pytest.approx(elapsed, abs=0.6)
+        assert len(list(container.decode(video=0))) == len(video)
+
+
+async def test_tracks_are_aligned_by_arrival(media: Any, tmp_path: Path) -> None:
+    source = Source()
+    path = tmp_path / "call.mkv"
+    async with Recorder(source, path):
+        for number in range(50):
+            source.give(media.opus, number, arrival=100.0)
+        for number in range(30):
+            source.give(media.vp8, number, arrival=100.25)
+    audio, video = packets(path, "audio"), packets(path, "video")
+    assert (len(audio), len(video)) == (50, 30)
+    assert audio[0][1] == 0.0
+    assert video[0][1] == 0.25
+    assert audio[-1][1] == pytest.approx(0.98)
+    assert audio[-1][2] == pytest.approx(0.02)
+    assert video[-1][1] == pytest.approx(0.25 + 29 / 30, abs=0.001)
+    with av.open(str(path)) as container:
+        assert container.duration == pytest.approx(1_250_000, abs=2_000)
+
+
+async def test_video_begins_with_a_keyframe_and_one_is_asked_for(
+    media: Any, tmp_path: Path
+) -> None:
+    source = Source()
+    path = tmp_path / "call.mkv"
+    async with Recorder(source, path, kinds=[VIDEO]) as recorder:
+        assert source.keyframes_asked == 1
+        assert source.sinks[AUDIO] == []
+        for number in range(3, 25):
+            source.give(media.vp8, number)
+    assert source.sinks[VIDEO] == []
+    assert [data for data, _, _ in packets(path, "video")] == media.vp8.frames[10:25]
+    assert recorder.counters == RecorderCounters(written=15, before_keyframe=7)
+    assert source.keyframes_asked == 2
+
+
+async def test_a_rebuilt_connection_continues_the_file(media: Any, tmp_path: Path) -> None:
+    """Its RTP clock starts anew, and its video must begin with a keyframe again."""
+    source = Source()
+    path = tmp_path / "call.mkv"
+    async with Recorder(source, path, kinds=[VIDEO]) as recorder:
+        for number in range(10):
+            source.give(media.vp8, number, arrival=7.0, track="one")
+        for number in range(5, 20):
+            source.give(media.vp8, number, arrival=9.0, track="two")
+    video = packets(path, "video")
+    assert [data for data, _, _ in video] == media.vp8.frames[:20]
+    assert video[9][1] == pytest.approx(0.3)
+    assert video[10][1] == pytest.approx(2.333, abs=0.002)
+    assert recorder.counters.before_keyframe == 5
+
+
+async def test_one_kind_alone_is_recorded_when_the_other_never_comes(
+    media: Any, tmp_path: Path
+) -> None:
+    source = Source()
+    path = tmp_path / "call.mkv"
+    async with Recorder(source, path) as recorder:
+        for number in range(160):  # 3.2 s: the header is written after 3.0
+            source.give(media.opus, number)
+        source.give(media.vp8, 0)
+    assert len(packets(path, "audio")) == 160
+    assert recorder.counters == RecorderCounters(written=160, too_late=1)
+    with av.open(str(path)) as container:
+        assert [stream.type for stream in container.streams] == ["audio"]
+
+
+async def test_a_short_recording_of_one_kind_is_written_at_the_end(
+    media: Any, tmp_path: Path
+) -> None:
+    source = Source()
+    path = tmp_path / "call.webm"
+    async with Recorder(source, path):
+        for number in range(5):
+            source.give(media.opus, number)
+    assert [data for data, _, _ in packets(path, "audio")] == media.opus.frames[:5]
+
+
+async def test_no_media_leaves_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "call.mkv"
+    async with Recorder(Source(), path) as recorder:
+        pass
+    assert not path.exists()
+    assert recorder.counters == RecorderCounters()
+
+
+async def test_a_slow_disk_costs_packets_and_not_memory(
+    media: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writing thread is held while twelve frames come; there is room for eight."""
+    budget = sum(len(frame) for frame in media.vp8.frames[:8])
+    monkeypatch.setattr(recorder_module, "QUEUE_BYTES", budget)
+    held, release = threading.Event(), threading.Event()
+    add = recorder_module._File.add
+
+    def slow(self: Any, frame: EncodedFrame) -> None:
+        held.set()
+        release.wait(20)
+        add(self, frame)
+
+    monkeypatch.setattr(recorder_module._File, "add", slow)
+    source = Source()
+    path = tmp_path / "call.mkv"
+    async with Recorder(source, path, kinds=[VIDEO]) as recorder:
+        source.give(media.vp8, 0)
+        await asyncio.get_running_loop().run_in_executor(None, held.wait, 20)
+        # Frame 0 is out of the queue. 1 to 8 fit if they are not larger than 0 to 7.
+        for number in range(1, 12):
+            source.give(media.vp8, number)
+        release.set()
+    written = [data for data, _, _ in packets(path, "video")]
+    counters = recorder.counters
+    assert counters.queue_full >= 1
+    assert counters.written + counters.queue_full + counters.before_keyframe == 12
+    assert len(written) == counters.written
+    assert written == media.vp8.frames[: len(written)]
+
+
+async def test_a_codec_the_file_cannot_hold_is_counted(media: Any, tmp_path: Path) -> None:
+    source = Source()
+    path = tmp_path / "call.mkv"
+    async with Recorder(source, path, kinds=[AUDIO]) as recorder:
+        source.give(media.opus, 0)
+        source.sinks[AUDIO][0](
+            EncodedFrame(
+                kind=AUDIO,
+                track_id="t",
+                codec="PCMU",
+                data=bytes(160),
+                timestamp=0,
+                clock_rate=8000,
+                keyframe=True,
+                arrival=0.0,
+            )
+        )
+    assert recorder.counters == RecorderCounters(written=1, wrong_codec=1)
+
+
+async def test_a_failure_is_raised_at_the_end(media: Any, tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "call.mkv"
+    source = Source()
+
+    async def record() -> None:
+        async with Recorder(source, path, kinds=[AUDIO]):
+            source.give(media.opus, 0)
+            source.give(media.opus, 1)
+
+    with pytest.raises(RecordingError, match="is incomplete") as caught:
+        await record()
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_a_failure_does_not_hide_the_blocks_own(media: Any, tmp_path: Path) -> None:
+    source = Source()
+
+    async def record() -> None:
+        async with Recorder(source, tmp_path / "missing" / "call.mkv", kinds=[AUDIO]):
+            source.give(media.opus, 0)
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine") as caught:
+        await record()
+    assert "is incomplete" in caught.value.__notes__[0]
+
+
+async def test_h264_does_not_fit_webm(media: Any, tmp_path: Path) -> None:
+    source = Source()
+    with pytest.raises(RecordingError) as caught:
+        async with Recorder(source, tmp_path / "call.webm", kinds=[VIDEO]):
+            source.sinks[VIDEO][0](
+                EncodedFrame(
+                    kind=VIDEO,
+                    track_id="t",
+                    codec="H264",
+                    data=media.h264.frames[0],
+                    timestamp=0,
+                    clock_rate=90_000,
+                    keyframe=True,
+                    arrival=0.0,
+                )
+            )
+    assert "does not support" in str(caught.value.__cause__)
+
+
+async def test_what_cannot_be_recorded_is_refused_at_once(media: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot record into \.mp4"):
+        Recorder(Source(), tmp_path / "call.mp4")
+    with pytest.raises(ValueError, match="nothing to record"):
+        Recorder(Source(), tmp_path / "call.mkv", kinds=[])
+    recorder = Recorder(Source(), tmp_path / "call.mkv")
+    async with recorder:
+        pass
+    with pytest.raises(RuntimeError, match="records once"):
+        async with recorder:
+            pass
+
+
+@pytest.mark.parametrize(
+    ("packet", "samples"),
+    [
+        (b"\xfc", 960),  # config 31, one frame: CELT 20 ms
+        (b"\xfd", 1920),  # code 1: two frames
+        (b"\xe0", 120),  # config 28: CELT 2.5 ms
+        (b"\x18", 2880),  # config 3: SILK 60 ms
+        (b"\x60", 480),  # config 12: hybrid 10 ms
+        (b"\xff\x03", 2880),  # code 3, three frames of 20 ms
+        (b"\xff", 0),
+        (b"", 0),
+    ],
+)
+def test_the_length_of_an_opus_packet(packet: bytes, samples: int) -> None:
+    """RFC 6716 section 3.1, table 2."""
+    assert recorder_module._opus_samples(packet) == samples

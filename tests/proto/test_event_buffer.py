@@ -1,0 +1,211 @@
+"""Events for one reader: order, the bound, what gives way, and who waits for whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from navtalk_proto.event_buffer import EVENTS_HIGH_WATER, EventBuffer
+from navtalk_proto.events import BinaryIgnored, CloseCause, Closed
+
+CLOSED = Closed(cause=CloseCause.LOCAL, code=1000, reason="")
+
+
+def numbered(number: int) -> BinaryIgnored:
+    return BinaryIgnored(size=number)
+
+
+def read_all(crank: Any, buffer: EventBuffer) -> list[Any]:
+    async def main() -> list[Any]:
+        return [event async for event in buffer]
+
+    events: list[Any] = crank(main()).result()
+    return events
+
+
+def test_the_mark_is_1024_events_unless_given(flag: Any) -> None:
+    assert EventBuffer(flag).high_water == EVENTS_HIGH_WATER == 1024
+    assert EventBuffer(flag, high_water=3).high_water == 3
+
+
+def test_in_order_to_the_end_and_no_further(crank: Any, flag: Any) -> None:
+    buffer = EventBuffer(flag, high_water=10)
+    for number in range(3):
+        buffer.put(numbered(number))
+    buffer.put(CLOSED)
+    assert len(buffer) == 4
+    assert read_all(crank, buffer) == [numbered(0), numbered(1), numbered(2), CLOSED]
+    assert read_all(crank, buffer) == []
+    assert buffer.dropped == 0
+
+
+def test_a_reader_waits_for_an_event_and_for_the_end(crank: Any, flag: Any) -> None:
+    buffer = EventBuffer(flag)
+    reader = crank(anext(aiter(buffer)))
+    assert not reader.turn()
+    buffer.put(numbered(7))
+    assert reader.result() == numbered(7)
+    reader = crank(anext(aiter(buffer)))
+    assert not reader.turn()
+    buffer.put(CLOSED)
+    assert reader.result() == CLOSED
+    with pytest.raises(StopAsyncIteration):
+        crank(anext(buffer)).result()
+
+
+def test_while_nobody_reads_the_oldest_give_way_and_are_counted(crank: Any, flag: Any) -> None:
+    buffer = EventBuffer(flag, high_water=4)
+    for number in range(10):
+        buffer.put(numbered(number))
+        assert crank(buffer.room()).done  # Nobody waits for a reader that may never come.
+    assert len(buffer) == 4
+    assert buffer.dropped == 6
+    buffer.put(CLOSED)
+    assert buffer.dropped == 7
+    assert read_all(crank, buffer) == [numbered(7), numbered(8), numbered(9), CLOSED]
+
+
+@pytest.mark.parametrize("iterated", [True, False])
+def test_once_read_nothing_gives_way(crank: Any, flag: Any, iterated: bool) -> None:
+    buffer = EventBuffer(flag, high_water=2)
+    buffer.put(numbered(0))
+    reader = aiter(buffer) if iterated else buffer
+    assert crank(anext(reader)).result() == numbered(0)
+    for number in range(1, 6):
+        buffer.put(numbered(number))
+    buffer.put(CLOSED)
+    assert buffer.dropped == 0
+    assert read_all(crank, buffer) == [*map(numbered, range(1, 6)), CLOSED]
+
+
+def test_room_is_made_at_half_the_mark(crank: Any, flag: Any) -> None:
+    buffer = EventBuffer(flag, high_water=4)
+    reader = aiter(buffer)
+    for number in range(4):
+        buffer.put(numbered(number))
+    assert crank(buffer.room()).done
+    buffer.put(numbered(4))
+    waiting = [crank(buffer.room()), crank(buffer.room())]
+    assert [crank(anext(reader)).result() for _ in range(2)] == [numbered(0), numbered(1)]
+    assert not any(room.turn() for room in waiting)
+    assert crank(anext(reader)).result() == numbered(2)
+    assert all(room.turn() for room in waiting)
+    # Between the marks there is room: no start and stop for every event.
+    buffer.put(numbered(5))
+    buffer.put(numbered(6))
+    assert len(buffer) == 4
+    assert crank(buffer.room()).done
+
+
+def test_release_ends_all_waiting_for_room(crank: Any, flag: Any) -> None:
+    buffer = EventBuffer(flag, high_water=1)
+    aiter(buffer)
+    buffer.put(numbered(0))
+    buffer.put(numbered(1))
+    room = crank(buffer.room())
+    assert not room.turn()
+    buffer.release()
+    assert room.turn()
+    buffer.put(numbered(2))
+    assert crank(buffer.room()).done
+    assert len(buffer) == 3
+
+
+def test_a_second_reader_is_refused_and_harms_nobody(crank: Any, flag: Any) -> None:
+    buffer = EventBuffer(flag)
+    first = crank(anext(aiter(buffer)))
+    with pytest.raises(RuntimeError, match="another task reads"):
+        aiter(buffer)
+    for _ in range(2):  # The first refusal must not let the next one in.
+        with pytest.raises(RuntimeError, match="another task reads"):
+            crank(anext(buffer)).result()
+    buffer.put(numbered(1))
+    assert first.result() == numbered(1)
+    buffer.put(numbered(2))
+    assert crank(anext(aiter(buffer))).result() == numbered(2)
+
+
+@pytest.mark.parametrize("woken", [False, True])
+def test_a_cancelled_reader_loses_nothing(crank: Any, flag: Any, woken: bool) -> None:
+    buffer = EventBuffer(flag)
+    reader = crank(anext(aiter(buffer)))
+    if woken:
+        buffer.put(numbered(1))
+    reader.cancel()
+    if not woken:
+        buffer.put(numbered(1))
+    buffer.put(numbered(2))
+    assert [crank(anext(aiter(buffer))).result() for _ in range(2)] == [numbered(1), numbered(2)]
+
+
+# ---- against a list
+
+
+OPERATIONS = st.lists(
+    st.sampled_from(["put", "put", "put", "iter", "read", "turn", "cancel", "room", "release"]),
+    max_size=60,
+)
+
+
+@given(st.integers(1, 5), OPERATIONS)
+def test_any_order_of_calls_does_what_a_list_does(
+    crank: Any, flag: Any, high_water: int, operations: list[str]
+) -> None:
+    buffer = EventBuffer(flag, high_water=high_water)
+    events: list[int] = []
+    dropped = put = 0
+    somebody_read = full = released = False
+    reader: Any = None
+    rooms: list[Any] = []
+
+    def popped() -> None:
+        nonlocal full, reader
+        assert reader.result() == numbered(events.pop(0))
+        reader = None
+        if len(events) <= high_water // 2:
+            full = False
+
+    for operation in operations:
+        if operation == "put":
+            buffer.put(numbered(put))
+            events.append(put)
+            put += 1
+            if len(events) > high_water and not somebody_read:
+                del events[0]
+                dropped += 1
+            elif len(events) > high_water and not released:
+                full = True
+        elif operation == "iter" and reader is None:
+            aiter(buffer)
+            somebody_read = True
+        elif operation == "read" and reader is None:
+            reader = crank(anext(buffer))
+            somebody_read = True
+            assert reader.done is bool(events)
+            if events:
+                popped()
+        elif operation == "turn" and reader is not None and events:
+            popped()
+        elif operation == "cancel" and reader is not None:
+            reader.cancel()
+            reader = None
+        elif operation == "room":
+            rooms.append(crank(buffer.room()))
+            assert rooms[-1].done is not full
+        elif operation == "release":
+            buffer.release()
+            released, full = True, False
+        if not full:
+            assert all(room.turn() for room in rooms)
+            rooms.clear()
+        assert not any(room.turn() for room in rooms)
+        assert (len(buffer), buffer.dropped) == (len(events), dropped)
+    if reader is not None:
+        reader.cancel()
+    buffer.put(CLOSED)
+    if len(events) + 1 > high_water and not somebody_read:
+        del events[0]
+    assert read_all(crank, buffer) == [*map(numbered, events), CLOSED]
