@@ -1,0 +1,65 @@
+"""The loop that a command runs on, seen from the command line.
+
+The commands are written with anyio, so that one definition serves both adapters; a backend brings
+the adapter's ``connect`` and the emulator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, Protocol
+
+from navtalk_proto.wire.endpoint import Endpoint
+
+__all__ = ["AsyncioBackend", "Backend", "RunningEmulator"]
+
+
+class RunningEmulator(Protocol):
+    """An emulator to connect to."""
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        ...
+
+    def endpoint(self) -> Endpoint:
+        """Where to connect, with a licence that it takes."""
+        ...
+
+
+class Backend(Protocol):
+    """An adapter and its loop."""
+
+    @property
+    def name(self) -> Literal["asyncio", "trio"]:
+        """The anyio backend to run on."""
+        ...
+
+    @property
+    def connect(self) -> Callable[..., AbstractAsyncContextManager[Any]]:
+        """The adapter's ``connect``."""
+        ...
+
+    def emulate(self) -> AbstractAsyncContextManager[RunningEmulator]:
+        """Run an emulator in this process."""
+        ...
+
+
+class AsyncioBackend:
+    """navtalk_asyncio on asyncio."""
+
+    name: Literal["asyncio"] = "asyncio"
+
+    @property
+    def connect(self) -> Callable[..., AbstractAsyncContextManager[Any]]:
+        """navtalk_asyncio.connect."""
+        from navtalk_asyncio.client import connect
+
+        return connect
+
+    def emulate(self) -> AbstractAsyncContextManager[RunningEmulator]:
+        """navtalk_asyncio.emulator.emulate on a free loopback port."""
+        from navtalk_asyncio.emulator import emulate
+
+        return emulate()

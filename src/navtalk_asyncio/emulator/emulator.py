@@ -1,0 +1,123 @@
+"""The emulator as a whole: WebSocket endpoint, avatar look-ups, STUN, and one human per visitor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import Final
+
+from navtalk_asyncio.emulator.avatars import Avatar, AvatarDirectory, answer
+from navtalk_asyncio.emulator.brain import Brain, EchoBrain
+from navtalk_asyncio.emulator.face import Face
+from navtalk_asyncio.emulator.human import HumanConfig, visit
+from navtalk_asyncio.emulator.stun import StunServer
+from navtalk_asyncio.emulator.tracks import FaceTrack, Mouthpiece, VoiceTrack
+from navtalk_asyncio.media.aiortc_engine import AiortcEngine
+from navtalk_asyncio.server import Server, ServerSession, serve
+from navtalk_proto.config import ServerConfig
+from navtalk_proto.secret import Secret
+from navtalk_proto.wire.endpoint import Endpoint
+from navtalk_proto.wire.messages import IceServer
+from navtalk_proto.wire.plain_http import HttpReply, HttpRequest
+
+__all__ = ["EXAMPLE_LICENSE", "Emulator", "emulate"]
+
+EXAMPLE_LICENSE: Final = "sk_navtalk_EXAMPLE"
+"""The licence that is accepted unless others are given. It opens nothing elsewhere."""
+
+MAX_VISITORS: Final = 64
+"""Sessions at a time. Each one that has media costs a live video encoder."""
+
+
+@cache
+def _default_face() -> Face:
+    """The one face of every visit and emulator of this process: painting it takes half a second."""
+    return Face()
+
+
+class Emulator:
+    """A running emulator. Made by :func:`emulate`."""
+
+    def __init__(self, server: Server, directory: AvatarDirectory, stun: StunServer) -> None:
+        self.server = server
+        self.directory = directory
+        self.stun = stun
+
+    @property
+    def url(self) -> str:
+        """The base URL, as in ``ws://127.0.0.1:49152``."""
+        return self.server.url
+
+    def endpoint(
+        self, *, license: str | None = None, name: str | None = None, avatar_id: str | None = None
+    ) -> Endpoint:
+        """Where and how to connect: to the first avatar and with a good licence by default."""
+        first = self.directory.avatars[0]
+        known = self.directory.licences
+        good = known[0] if known else Secret(EXAMPLE_LICENSE)
+        return Endpoint(
+            base_url=self.url,
+            license=Secret(license) if license is not None else good,
+            avatar_id=avatar_id,
+            name=name if name is not None or avatar_id is not None else first.name,
+        )
+
+
+@asynccontextmanager
+async def emulate(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    brain: Brain | None = None,
+    licenses: Iterable[str | Secret] | None = (EXAMPLE_LICENSE,),
+    avatars: Iterable[Avatar] | None = None,
+    config: ServerConfig | None = None,
+    max_visitors: int = MAX_VISITORS,
+) -> AsyncGenerator[Emulator]:
+    """Run a digital human: ``async with emulate() as human``.
+
+    `port` 0 takes a free one. `brain` decides what is understood and said, an echo by default.
+    `licenses` None accepts any. Leaving the block ends every session with 1001.
+    """
+    directory = AvatarDirectory(licences=licenses)
+    if avatars is not None:
+        directory = AvatarDirectory(licences=licenses, avatars=tuple(avatars))
+    face = await asyncio.to_thread(_default_face)
+    async with StunServer(host=host) as stun:
+        ice_servers = (IceServer(urls=(stun.url,)),)
+        human = HumanConfig(
+            brain=brain or EchoBrain(), directory=directory, ice_servers=ice_servers
+        )
+
+        async def visited(session: ServerSession) -> None:
+            engine = session.engine
+            assert isinstance(engine, AiortcEngine)
+            mouthpiece = Mouthpiece()
+            engine.add_tracks(FaceTrack(face, mouthpiece), VoiceTrack(mouthpiece))
+            try:
+                await visit(session, mouthpiece, human)
+            finally:
+                mouthpiece.close()
+
+        def http(request: HttpRequest) -> HttpReply | None:
+            return answer(
+                request.method,
+                request.target,
+                request.headers,
+                directory=directory,
+                ice_servers=ice_servers,
+            )
+
+        async with serve(
+            visited,
+            host,
+            port,
+            config=config or ServerConfig(),
+            # E3: everything on loopback is a host candidate; its own STUN server is for clients.
+            engine=lambda callbacks: AiortcEngine(callbacks, loopback=True),
+            http=http,
+            max_sessions=max_visitors,
+        ) as server:
+            yield Emulator(server, directory, stun)
