@@ -1,0 +1,138 @@
+"""The aiortc engine under trio: the one place on the trio side where asyncio is spoken to.
+
+``navtalk_asyncio.media`` runs on its own loop in a worker thread (EngineThread); commands go there,
+completions, events and frames are posted back through a TrioToken. trio-asyncio is not used: it
+costs 30 % more CPU, cannot be imported on Python 3.14, and any stray asyncio error ends trio.run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from contextlib import asynccontextmanager
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import trio
+
+from navtalk_asyncio.media.engine_thread import EngineThread, PushedFrames, ThreadedEngine
+from navtalk_asyncio.media.interface import Engine, EngineFactory
+from navtalk_proto.actions import MediaCommand
+from navtalk_proto.engine import EngineCallbacks, TrackCounters
+from navtalk_proto.media import MediaKind
+from navtalk_trio.flag import Flag
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from navtalk_asyncio.media.interface import EncodedSource
+    from navtalk_asyncio.media.recorder import Recorder
+
+__all__ = ["ThreadEngine", "aiortc_engine", "call_on_media_loop"]
+
+T = TypeVar("T")
+
+
+async def call_on_media_loop(thread: EngineThread, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run an asyncio coroutine on the media loop and return its result.
+
+    Cancelling cancels the coroutine, waits until it has really ended, and re-raises Cancelled; a
+    coroutine that ended in spite of it is as if it had not been cancelled.
+    """
+    token = trio.lowlevel.current_trio_token()
+    ended = trio.Event()
+    call = thread.call(work, token.run_sync_soon, ended.set)
+    try:
+        await ended.wait()
+    except trio.Cancelled:
+        call.stop()
+        with trio.CancelScope(shield=True):
+            await ended.wait()
+        if call.cancelled() or call.exception() is not None:
+            raise
+    return call.result()
+
+
+def aiortc_engine(*, loopback: bool = False) -> EngineFactory:
+    """What makes an aiortc engine; `loopback` adds host candidates on 127.0.0.1."""
+
+    def make(callbacks: EngineCallbacks) -> Engine:
+        from navtalk_asyncio.media import AiortcEngine
+
+        return AiortcEngine(callbacks, loopback=loopback)
+
+    return make
+
+
+class ThreadEngine:
+    """An engine on the media loop, held by the trio side. `make` runs there, aiortc by default."""
+
+    def __init__(self, callbacks: EngineCallbacks, make: EngineFactory | None = None) -> None:
+        self._callbacks = callbacks
+        self._make = make or aiortc_engine()
+        self._thread: EngineThread
+        self._threaded: ThreadedEngine | None = None
+
+    async def start(self) -> None:
+        """Start the media loop for the first session of the process, and make the engine on it.
+
+        Starting a thread takes milliseconds and importing aiortc 0.4 s: neither is done on trio's
+        loop. Not cancelled half-way: a thread that started must be given back by somebody.
+        """
+        token = trio.lowlevel.current_trio_token()
+        with trio.CancelScope(shield=True):
+            self._thread = await trio.to_thread.run_sync(EngineThread.acquire)
+            try:
+                self._threaded = await trio.to_thread.run_sync(
+                    ThreadedEngine, self._thread, self._make, self._callbacks, token.run_sync_soon
+                )
+            except BaseException:
+                await trio.to_thread.run_sync(self._thread.release)
+                raise
+
+    @property
+    def _running(self) -> ThreadedEngine:
+        assert self._threaded is not None, "start() comes first"
+        return self._threaded
+
+    def execute(self, command: MediaCommand) -> None:
+        """Start a command; returns at once."""
+        self._running.execute(command)
+
+    def frames(self, kind: MediaKind) -> PushedFrames:
+        """Decoded PyAV frames of a kind, pushed into a bounded buffer: see PushedFrames."""
+        return PushedFrames(self._running, kind, Flag)
+
+    def counters(self) -> Mapping[str, TrackCounters]:
+        """Counters by track id."""
+        return self._running.counters()
+
+    @asynccontextmanager
+    async def record(self, path: str | PathLike[str]) -> AsyncGenerator[Recorder]:
+        """Copy encoded packets into a file while the block runs."""
+        from navtalk_asyncio.media.recorder import Recorder
+
+        recorder = Recorder(cast("EncodedSource", self._running.engine), path)
+        await call_on_media_loop(self._thread, recorder.__aenter__)
+        try:
+            yield recorder
+        finally:
+            with trio.CancelScope(shield=True):
+                await call_on_media_loop(self._thread, lambda: recorder.__aexit__(None, None, None))
+
+    async def aclose(self) -> None:
+        """Close the engine, wait for it, and give the thread back. Idempotent."""
+        threaded, self._threaded = self._threaded, None
+        if threaded is None:
+            return
+        with trio.CancelScope(shield=True):
+            try:
+                await call_on_media_loop(self._thread, threaded.close_on_media_loop)
+            finally:
+                await trio.to_thread.run_sync(self._thread.release)
+
+
+def iter_pcm(path: str | PathLike[str], frame_ms: int) -> Generator[bytes]:
+    """Decode an audio file into PCM pieces; see navtalk_asyncio.media.audio_file."""
+    from navtalk_asyncio.media import audio_file
+
+    return audio_file.iter_pcm(path, frame_ms=frame_ms)

@@ -1,0 +1,177 @@
+"""The server role over trio-websocket: ``serve(handler)``."""
+
+from __future__ import annotations
+
+import logging
+import ssl as ssl_module
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeAlias
+
+import trio
+
+from navtalk_proto.config import ServerConfig
+from navtalk_proto.connection import Connection
+from navtalk_proto.exception_groups import raise_unchanged, unwrap, without
+from navtalk_proto.machines.lifecycle import State
+from navtalk_proto.pump import Observer
+from navtalk_proto.roles import Role
+from navtalk_proto.session import SESSION_ENDED, is_farewell
+from navtalk_proto.transport import Transport
+from navtalk_proto.wire.endpoint import RequestTarget, parse_request_target
+from navtalk_proto.wire.plain_http import HttpHandler
+from navtalk_trio.driver import Driver, EngineFactory
+from navtalk_trio.session import MediaCalls
+
+__all__ = ["Server", "ServerHandler", "ServerSession", "serve", "serve_session"]
+
+log: logging.Logger = logging.getLogger("navtalk.server")
+
+MAX_SESSIONS: Final = 1000
+"""Sessions at a time, unless given; one more is refused with HTTP 503 before it costs anything."""
+
+
+class ServerSession(MediaCalls):
+    """One client's session, seen from the server. Made by :func:`serve`."""
+
+    def __init__(self, driver: Driver, request: RequestTarget) -> None:
+        super().__init__(driver)
+        self.request = request
+        """What the client asked for in its URL; the licence is a Secret."""
+
+
+ServerHandler: TypeAlias = Callable[[ServerSession], Awaitable[None]]
+"""Runs one session; the session is closed when it returns."""
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, host: str, port: int, *, secure: bool) -> None:
+        self.host = host
+        self.port = port
+        self._scheme = "wss" if secure else "ws"
+        self._sessions: set[ServerSession] = set()
+
+    @property
+    def url(self) -> str:
+        """The base URL for an Endpoint, without a path."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self._scheme}://{host}:{self.port}"
+
+    @property
+    def sessions(self) -> frozenset[ServerSession]:
+        """The sessions that run now."""
+        return frozenset(self._sessions)
+
+
+async def serve_session(
+    handler: ServerHandler,
+    transport: Transport,
+    request: RequestTarget,
+    *,
+    config: ServerConfig,
+    engine: EngineFactory | None,
+    register: Callable[[ServerSession], None] = lambda session: None,
+) -> None:
+    """Run one session over an open transport; returns when nothing of it is left.
+
+    An exception of the handler closes the session with 1011 and leaves bare. SessionClosedError is
+    none once this session is over: the client left while the handler was sending.
+    """
+    failure: BaseException | None = None
+    told = Observer()
+    try:
+        core = Connection(Role.SERVER, config, now=trio.current_time())
+        driver = Driver(core, transport, engine if config.media else None, observe=told)
+        session = ServerSession(driver, request)
+        told.add(session.observe)
+        register(session)
+        await driver.start()
+    except BaseException:
+        # The driver does not run yet: the socket is open, and ours to close.
+        with trio.CancelScope(shield=True):
+            await transport.aclose()
+        raise
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(driver.run)
+            code, reason = 1011, "internal error"
+            try:
+                await handler(session)
+                code, reason = 1000, ""
+            except trio.Cancelled:
+                code, reason = 1001, "server is shutting down"
+                raise
+            except Exception as error:
+                over = session.state in (State.CLOSING, State.CLOSED)
+                if not (over and is_farewell(error)):
+                    raise
+            finally:
+                # Bounded by the core's CLOSE timer: the client is to see a close, not a cut.
+                with trio.CancelScope(shield=True):
+                    await driver.close(code, reason)
+    except BaseExceptionGroup as group:
+        failure = unwrap(without(group, SESSION_ENDED) if driver.failures else group)
+    if failure is not None:
+        raise_unchanged(failure)
+
+
+@asynccontextmanager
+async def serve(
+    handler: ServerHandler,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    config: ServerConfig | None = None,
+    engine: EngineFactory | None = None,
+    http: HttpHandler | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    max_sessions: int = MAX_SESSIONS,
+) -> AsyncGenerator[Server]:
+    """Accept sessions: ``async with serve(handler) as server``.
+
+    `handler` runs once per client, in its own task; it sends ConnectedSuccess and what follows, and
+    the session is closed when it returns. An exception of a handler is logged and ends its own
+    session only. `port` 0 takes a free one. `engine` makes each session's media engine; without
+    it, `config` must have no media. `http` answers plain HTTP on the same port. Every Origin is
+    accepted (protocol.md 2.2). Leaving the block closes every session with 1001.
+    """
+    from navtalk_trio.websocket import accept_websockets
+
+    settings = config or ServerConfig()
+    if settings.media and engine is None:
+        raise ValueError("a server with media needs an engine; without, give config media=()")
+
+    async def session(transport: Transport, target: str) -> None:
+        running: list[ServerSession] = []
+
+        def register(session: ServerSession) -> None:
+            running.append(session)
+            server._sessions.add(session)
+
+        try:
+            await serve_session(
+                handler,
+                transport,
+                parse_request_target(target),
+                config=settings,
+                engine=engine,
+                register=register,
+            )
+        except Exception:
+            log.exception("! session failed")
+        finally:
+            server._sessions.difference_update(running)
+
+    async with accept_websockets(
+        session,
+        host,
+        port,
+        http=http,
+        ssl=ssl,
+        max_size=settings.limits.client_message,
+        full=lambda: len(server.sessions) >= max_sessions,
+    ) as bound:
+        server = Server(host, bound, secure=ssl is not None)
+        yield server

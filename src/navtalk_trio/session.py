@@ -1,0 +1,69 @@
+"""The media half of a session on trio: frames, recording, counters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from navtalk_proto.engine import TrackCounters
+from navtalk_proto.errors import LocalProtocolError
+from navtalk_proto.media import MediaKind
+from navtalk_proto.session import SessionCalls
+from navtalk_trio.driver import Driver, Engine
+
+if TYPE_CHECKING:
+    import av
+
+__all__ = ["MediaCalls", "Session"]
+
+
+class MediaCalls(SessionCalls):
+    """What a session offers of its media."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(driver)
+        self._media_driver = driver
+
+    @property
+    def engine(self) -> Engine:
+        """The media engine. Raises LocalProtocolError on a session without media."""
+        if self._media_driver.engine is None:
+            raise LocalProtocolError("this session was opened without media")
+        return self._media_driver.engine
+
+    @property
+    def video(self) -> AsyncIterator[av.VideoFrame]:
+        """The human's picture as decoded PyAV frames, the newest ones; ends with the media.
+
+        A slow reader sees fewer frames, never old ones.
+        """
+        frames: AsyncIterator[Any] = self.engine.frames(MediaKind.VIDEO)
+        return frames
+
+    @property
+    def audio(self) -> AsyncIterator[av.AudioFrame]:
+        """The human's voice as decoded PyAV frames: s16, 48,000 Hz stereo, 20 ms each."""
+        frames: AsyncIterator[Any] = self.engine.frames(MediaKind.AUDIO)
+        return frames
+
+    def record(self, path: str | PathLike[str]) -> AbstractAsyncContextManager[Any]:
+        """Copy the encoded video and voice into a Matroska or WebM file, re-encoding nothing.
+
+        ``async with session.record("call.mkv"):`` records until the block ends.
+        """
+        from navtalk_trio.engine_thread import ThreadEngine
+
+        engine = self.engine
+        if not isinstance(engine, ThreadEngine):
+            raise LocalProtocolError("this session's engine has no encoded packets")
+        return engine.record(path)
+
+    def track_counters(self) -> Mapping[str, TrackCounters]:
+        """Packet, frame and last-arrival counters of each received track, by track id."""
+        return self.engine.counters()
+
+
+Session = MediaCalls
+"""Any session on trio, client or server."""
