@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import ClassVar
 
 from navtalk_asyncio.media.interface import Engine, EngineFactory
 from navtalk_proto.actions import CloseTransport, MediaCommand
 from navtalk_proto.connection import Connection
+from navtalk_proto.event_buffer import Flag
 from navtalk_proto.events import Event
 from navtalk_proto.exception_groups import unwrap
 from navtalk_proto.pump import Pump
@@ -23,7 +25,7 @@ class Driver(Pump):
     whole life; it returns when the core is closed and nothing of transport or engine is left.
     """
 
-    flag = asyncio.Event
+    flag: ClassVar[Callable[[], Flag]] = asyncio.Event
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ __all__ = [
     "serve_session",
 ]
 
-log = logging.getLogger("navtalk.server")
+log: Final = logging.getLogger("navtalk.server")
 
 MAX_SESSIONS: Final = 1000
 """Sessions at a time, unless given; one more is refused with HTTP 503 before it costs anything."""

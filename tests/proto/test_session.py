@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from base64 import b64decode
 from typing import Any
 
@@ -326,6 +328,39 @@ def test_a_cancelled_negotiation_is_forgotten_and_goes_on(hand_pump: Any, crank:
     answer(session, answer_to(offer["data"]["sdp"]["sdp"]))
     carry_out(session, engine)
     assert waiting.result() is None
+
+
+def test_a_negotiation_that_nobody_waits_for_leaves_nothing_behind(
+    hand_pump: Any, crank: Any, flag: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = negotiable(hand_pump)
+    waited_for: list[weakref.ref[Any]] = []
+
+    def tracked() -> Any:
+        made = flag()
+        waited_for.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(type(session.pump), "flag", staticmethod(tracked))
+    waiting = crank(session.negotiate(VIDEO))
+    (told,) = waited_for
+    assert told() is not None
+    waiting.cancel()
+    del waiting
+    gc.collect()
+    assert told() is None
+
+
+def test_a_negotiation_waits_while_the_socket_is_slow(hand_pump: Any, crank: Any) -> None:
+    session = negotiable(hand_pump)
+    session.pump.take()
+    crank(session.send_text("x" * 300_000, respond=False)).result()
+    waiting = crank(session.negotiate(VIDEO))
+    assert session.pump.commands == []
+    (text,) = session.pump.take()
+    session.pump.sent(text)
+    assert not waiting.turn()
+    assert [type(command) for command in session.pump.commands] == [OpenPeer]
 
 
 # ---- speaking a recording

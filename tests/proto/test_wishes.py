@@ -113,6 +113,7 @@ def test_the_end_of_the_session_ends_every_wish() -> None:
     book.wishes.add(AUDIO, "b")
     book.wishes.observe(CLOSED)
     assert book.who(SessionClosedError) == ["a", "b"]
+    assert len(book.wishes) == 0
     book.wishes.observe(CLOSED)
     assert len(book.told) == 2
 
@@ -134,6 +135,7 @@ def test_who_is_forgotten_is_not_told() -> None:
     book.wishes.add(VIDEO, "b")
     book.wishes.forget("a")
     book.wishes.forget("nobody")
+    assert len(book.wishes) == 1
     book.wishes.observe(Negotiated(offered_by_us=True, media=VIDEO))
     assert book.who(None) == ["b"]
     book.wishes.forget("b")
@@ -215,6 +217,7 @@ def test_every_waiter_is_told_exactly_once(steps: list[tuple[str, Any]]) -> None
                 book.wishes.observe(NegotiationFailed(reason="why", media=what))
             while any(media == what for media, _ in waiting):
                 expected.append((waiting.pop(0)[1], action))
+        assert len(book.wishes) == len(waiting)
     book.wishes.observe(CLOSED)
     expected += [(waiter, "closed") for _, waiter in waiting]
     meaning = {type(None): "granted", MediaError: "failed", SessionClosedError: "closed"}

@@ -49,7 +49,7 @@ class EchoBrain:
     """
 
     def __init__(self, synthesiser: Synthesiser | None = None) -> None:
-        self.synthesiser = synthesiser or find_synthesiser()
+        self.synthesiser: Synthesiser = synthesiser or find_synthesiser()
 
     async def hear(self, pcm: bytes) -> str:
         """The length and the loudness of the utterance. Raises ValueError for half a sample."""

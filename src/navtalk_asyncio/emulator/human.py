@@ -60,7 +60,7 @@ from navtalk_proto.wire.messages import (
 
 __all__ = ["BrainError", "HumanConfig", "visit"]
 
-log = logging.getLogger("navtalk.emulator")
+log: Final = logging.getLogger("navtalk.emulator")
 
 REMEMBERED_TEXT: Final = 4000
 """Characters of the newest user message that are kept for the answer."""

@@ -256,7 +256,7 @@ class FaceTrack(MediaStreamTrack):
         self._face = face
         self._mouthpiece = mouthpiece
         now = clock or asyncio.get_running_loop().time
-        self.pace = Pace(1.0 / FRAMES_PER_SECOND, 1, now, sleep)
+        self.pace: Pace = Pace(1.0 / FRAMES_PER_SECOND, 1, now, sleep)
 
     async def recv(self) -> av.VideoFrame:
         """The next picture, when it is due. Raises MediaStreamError after `stop`."""
@@ -287,7 +287,7 @@ class VoiceTrack(MediaStreamTrack):
         super().__init__()
         self._mouthpiece = mouthpiece
         now = clock or asyncio.get_running_loop().time
-        self.pace = Pace(_VOICE_SAMPLES / VOICE_RATE, 3, now, sleep)
+        self.pace: Pace = Pace(_VOICE_SAMPLES / VOICE_RATE, 3, now, sleep)
 
     async def recv(self) -> av.AudioFrame:
         """The next 20 ms, when they are due. Raises MediaStreamError after `stop`."""

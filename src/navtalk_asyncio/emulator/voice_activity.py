@@ -135,7 +135,7 @@ class VoiceActivityDetector:
     """Finds utterances in PCM16, mono, 24,000 Hz. Holds at most one utterance and its padding."""
 
     def __init__(self, config: VoiceActivityConfig | None = None) -> None:
-        self.config = config or VoiceActivityConfig()
+        self.config: VoiceActivityConfig = config or VoiceActivityConfig()
         self._min_voiced = _frames(self.config.min_speech_ms)
         self._silence = _frames(self.config.silence_ms)
         self._bridge = _frames(_BRIDGE_MS)

@@ -40,12 +40,13 @@ try:
     from aiortc.mediastreams import MediaStreamError
     from aiortc.rtcconfiguration import RTCIceTransportPolicy
     from aiortc.sdp import candidate_from_sdp
-except ModuleNotFoundError as exc:
-    if exc.name not in ("aiortc", "aioice", "av"):
+except ModuleNotFoundError as _missing:
+    if _missing.name not in ("aiortc", "aioice", "av"):
         raise
     raise ImportError(
-        "the aiortc media engine is not installed: pip install 'navtalk[asyncio]'", name=exc.name
-    ) from exc
+        "the aiortc media engine is not installed: pip install 'navtalk[asyncio]'",
+        name=_missing.name,
+    ) from _missing
 
 from navtalk_asyncio.media import aiortc_internals as internals
 from navtalk_asyncio.media.frame_buffer import AUDIO_MICROSECONDS, VIDEO_FRAMES, FrameBuffer
@@ -92,7 +93,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AiortcEngine"]
 
-logger = logging.getLogger("navtalk.media")
+logger: Final = logging.getLogger("navtalk.media")
 
 GATHER_TIMEOUT: Final = 0.25
 """Seconds a description waits for STUN and TURN answers; the slowest healthy server seen needs 0.1.

@@ -62,7 +62,7 @@ __all__ = [
     "works",
 ]
 
-logger = logging.getLogger("navtalk.media")
+logger: Final = logging.getLogger("navtalk.media")
 
 LATE_SECONDS: Final = 10.0
 """How long a STUN or TURN answer may come after the description has left. TURN over TLS through a
@@ -530,7 +530,7 @@ class SentTrack(MediaStreamTrack):
 
     def __init__(self, source: MediaStreamTrack) -> None:
         super().__init__()
-        self.kind = source.kind
+        self.kind: str = source.kind
         self._id = source.id
         self._source = source
 

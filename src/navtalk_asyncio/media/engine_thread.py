@@ -284,8 +284,8 @@ class _HandOver:
     """
 
     def __init__(self, kind: MediaKind, flag: Callable[[], Flag]) -> None:
-        self.kind = kind
-        self.dropped = 0
+        self.kind: MediaKind = kind
+        self.dropped: int = 0
         self._limit, self._cost = _POLICY[kind]
         self._lock = threading.Lock()
         self._held: deque[tuple[Any, int]] = deque()

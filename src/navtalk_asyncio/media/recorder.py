@@ -28,14 +28,15 @@ from attrs import frozen
 
 try:
     import av
-except ModuleNotFoundError as exc:
-    if exc.name != "av":
+except ModuleNotFoundError as _missing:
+    if _missing.name != "av":
         raise
     raise ImportError(
-        "recording needs PyAV: pip install 'navtalk[asyncio]'", name=exc.name
-    ) from exc
+        "recording needs PyAV: pip install 'navtalk[asyncio]'", name=_missing.name
+    ) from _missing
 
 from navtalk_asyncio.media.interface import EncodedFrame, EncodedSource
+from navtalk_proto.errors import NavTalkError
 from navtalk_proto.media import MediaKind
 
 __all__ = ["QUEUE_BYTES", "START_SECONDS", "Recorder", "RecorderCounters", "RecordingError"]
@@ -54,8 +55,11 @@ _FORMATS: Final = {".mkv": "matroska", ".webm": "webm"}
 _CODECS: Final = {MediaKind.VIDEO: ("VP8", "H264"), MediaKind.AUDIO: ("opus",)}
 
 
-class RecordingError(Exception):
+class RecordingError(NavTalkError):
     """A recording could not be written; the cause is FFmpeg's or the disk's own error."""
+
+    code = "recording"
+    hint = "check the disk's room and rights, and that the suffix fits the codecs"
 
 
 @frozen(kw_only=True)
