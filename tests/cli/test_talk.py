@@ -228,7 +228,9 @@ def test_a_full_disk_is_told(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full.mkv").symlink_to("/dev/full")
     assert run(backend(), ["demo", "--text", "Hi", "-o", "full.mkv"]) == 6
-    assert capsys.readouterr().err.splitlines()[-1] == "error: full.mkv is incomplete"
+    error, hint = capsys.readouterr().err.splitlines()[-2:]
+    assert error == "error: full.mkv is incomplete"
+    assert hint.startswith("hint: check the disk")
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -295,7 +295,7 @@ def _run(backend: Backend, command: Callable[[], Awaitable[Answer]], output: Pat
     """Run a command on the backend's loop and turn what comes of it into an exit code."""
     try:
         answer = anyio.run(command, backend=backend.name)
-    except (NavTalkError, RecordingError, OSError) as error:
+    except (NavTalkError, OSError) as error:
         return _complain(str(error), getattr(error, "hint", ""), code=_exit_code(error))
     if answer.missing:
         reported = f"; the server reports: {answer.error}" if answer.error else ""
