@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,11 @@ def sockets() -> set[str]:
 def children() -> set[str]:
     """The process ids of this process's children."""
     lists = Path("/proc/self/task").glob("*/children")
-    return {pid for one in lists for pid in one.read_text().split()}
+    found: set[str] = set()
+    for one in lists:
+        with suppress(FileNotFoundError):  # A thread that ended meanwhile has no children.
+            found.update(one.read_text().split())
+    return found
 
 
 def assert_playable_or_absent(path: Path) -> None:
