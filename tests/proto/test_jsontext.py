@@ -105,7 +105,8 @@ def nested(depth: int) -> Any:
     ("text", "reason"),
     [
         ("", "is not JSON (at character 0)"),
-        ("[1,]", "is not JSON (at character 3)"),
+        # Python 3.13's parser blames the comma, earlier ones what follows it.
+        ("[1,]", f"is not JSON (at character {2 if sys.version_info >= (3, 13) else 3})"),
         ("[1]x", "is not JSON (at character 3)"),
         ("[1]\x0c", "is not JSON (at character 3)"),
         ("\xa0[1]", "is not JSON (at character 0)"),
