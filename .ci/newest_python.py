@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROBE = "import ensurepip, sys, venv; print(*sys.version_info[:3], sys.executable, sep='|')"
+PROBE = """
+import ensurepip, sys, venv
+assert sys.version_info.releaselevel == "final"  # wheels are made for releases
+print(*sys.version_info[:3], sys.executable, sep="|")
+"""
 
 
 def candidates() -> list[Path]:

@@ -134,7 +134,7 @@ async def connect(
             make_engine = await ThreadEngine.factory(make_engine)
         remaining = max(deadline - loop.time(), 0.001)
         config = attrs.evolve(config, connect_timeout=remaining)
-        opening = Opening(asyncio.Event)
+        opening = Opening(asyncio.Event, timeout=timeout, armed=remaining)
         told = Observer(opening.observe)
         core = Connection(Role.CLIENT, config, now=loop.time())
         driver = Driver(core, opened, make_engine, observe=told)

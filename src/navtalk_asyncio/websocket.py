@@ -23,25 +23,23 @@ from websockets.exceptions import (
     InvalidURI,
     WebSocketException,
 )
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
 from navtalk_proto.errors import ConnectFailedError, EndpointError
 from navtalk_proto.limits import KIB
+from navtalk_proto.redaction import redact
 from navtalk_proto.transport import TransportClosedError
 from navtalk_proto.wire.endpoint import Endpoint, RequestTarget, parse_request_target
 from navtalk_proto.wire.plain_http import HttpHandler, HttpRequest
 
 __all__ = [
-    "LICENSE_IN_URL",
     "WebSocketTransport",
     "accept_websockets",
     "open_websocket",
     "websocket_logger",
 ]
-
-LICENSE_IN_URL: Final = re.compile(r"((?:license|licence)=)[^&\s'\"]+", re.IGNORECASE)
-"""The licence in a URL's query, as it shows in log lines and in other libraries' errors."""
 
 OVERSIZE_MARGIN: Final = 64 * KIB
 """How far above its limit a message may be and still reach the core, which then says what is wrong.
@@ -63,8 +61,7 @@ class _HideSecrets(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        safe = LICENSE_IN_URL.sub(r"\1***", message)
-        safe = _HEADER.sub(r"\1***", _FRAME.sub(r"\1 \2", safe))
+        safe = _HEADER.sub(r"\1***", _FRAME.sub(r"\1 \2", redact(message)))
         if safe != message:
             record.msg, record.args = safe, ()
         if record.exc_info:
@@ -113,12 +110,22 @@ class WebSocketTransport:
         await self._connection.wait_closed()
 
 
+_OURS: Final[dict[int, str]] = {
+    CloseCode.PROTOCOL_ERROR: "not a WebSocket frame",
+    CloseCode.INVALID_DATA: "a text message is not UTF-8",
+    CloseCode.MESSAGE_TOO_BIG: "a message is far too big",
+}
+"""What the far end did when websockets closes with this by itself (RFC 6455 section 7.4.1)."""
+
+
 def _closed(closed: ConnectionClosed) -> TransportClosedError:
-    # What websockets closed by itself (1009 too big, 1007 not UTF-8) is in `sent` only.
-    frame = closed.rcvd or closed.sent
-    if frame is None or (closed.rcvd is None and frame.code in (1000, 1001)):
-        return TransportClosedError(None, "")
-    return TransportClosedError(frame.code, frame.reason)
+    if closed.rcvd is not None:
+        return TransportClosedError(int(closed.rcvd.code), closed.rcvd.reason)
+    if closed.sent is not None and closed.sent.code in _OURS:
+        # websockets closed it before the core could see why.
+        why = _OURS[closed.sent.code]
+        return TransportClosedError(int(closed.sent.code), why, violation=True)
+    return TransportClosedError(None, "")
 
 
 async def open_websocket(
@@ -162,7 +169,7 @@ async def open_websocket(
         raise ConnectFailedError(f"not a proxy's URL: {error.msg}", stage="open") from None
     except (OSError, WebSocketException, ValueError) as error:
         # `from None`: the cause's text may quote the URL, and a traceback would print it.
-        text = LICENSE_IN_URL.sub(r"\1***", str(error)) or type(error).__name__
+        text = redact(str(error)) or type(error).__name__
         raise ConnectFailedError(
             f"cannot open {endpoint.redacted_url()}: {text}", stage="open"
         ) from None

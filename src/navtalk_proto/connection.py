@@ -124,8 +124,22 @@ _REFUSAL_CLOSE: Final[dict[RefusalKind, tuple[int, str]]] = {
 }
 """How a server closes after a refusal (protocol.md 2.5)."""
 
-_BALANCE_REASON: Final = "insufficient points"
-"""The close reason that stock clients recognise, folded to lower case (protocol.md 2.5)."""
+_REFUSING_REASONS: Final[tuple[tuple[str, RefusalKind], ...]] = (
+    ("insufficient points", RefusalKind.INSUFFICIENT_BALANCE),
+    ("insufficient balance", RefusalKind.INSUFFICIENT_BALANCE),
+    ("connection limit exceeded", RefusalKind.CONNECTION_LIMIT_EXCEEDED),
+    ("maximum concurrent connections", RefusalKind.CONNECTION_LIMIT_EXCEEDED),
+    ("gpu full", RefusalKind.GPU_FULL),
+    ("no worker is free", RefusalKind.GPU_FULL),
+    ("backend error", RefusalKind.BACKEND_ERROR),
+    ("invalid license", RefusalKind.FAIL),
+    ("avatar not found", RefusalKind.FAIL),
+    ("connected.fail", RefusalKind.FAIL),
+    ("refused", RefusalKind.FAIL),
+)
+"""What a close reason says when it is all that tells of a refusal, folded to lower case with spaces
+for underscores. The first is what stock clients recognise (protocol.md 2.5); the others are the
+wire's own names (5.3) and what our server closes with."""
 
 _CLOSE_CODES: Final = frozenset({1000, 1001, 1008, 1011, 1013})
 _CLOSE_REASON_BYTES: Final = 123
@@ -293,8 +307,10 @@ class Connection:
             return "the first media packet"
         if self._media_state is MediaState.ICE_CONNECTED:
             return "DTLS"
-        if self._media_state is MediaState.NEW and self._negotiation.state is (
-            negotiation.State.NO_PEER
+        if (
+            self._media_state is MediaState.NEW
+            and not self._negotiation.exchanged
+            and (self._negotiation.state in (negotiation.State.NO_PEER, negotiation.State.STABLE))
         ):
             return "the offer"
         if self._negotiation.state in (
@@ -395,18 +411,27 @@ class Connection:
         self._counters.binary += 1
         self._emit(BinaryIgnored(size=size))
 
-    def transport_closed(self, *, code: int | None, reason: str, now: float) -> None:
-        """The WebSocket is gone; `code` None where no close frame was received."""
+    def transport_closed(
+        self, *, code: int | None, reason: str, now: float, violation: bool = False
+    ) -> None:
+        """The WebSocket is gone; `code` None where no close frame was received.
+
+        `violation`: the transport itself closed it because of the far end's mistake, such as a
+        message too big to be read; `reason` says which.
+        """
         self._advance(now)
         edge = self._lifecycle.look(Input.LOST)
         if isinstance(edge, Verdict):
             return  # CLOSED already, told once.
         stage = self.state
         self._move(edge)
-        balance = _BALANCE_REASON in reason.lower()
-        if self._role is Role.CLIENT and balance and self._cause is None:
+        if violation:
+            self._counters.violations += 1
+            self._cause = CloseCause.VIOLATION
+            self._emit(ProtocolViolation(reason=reason, fatal=True))
+        kind = _refusal_in(reason)
+        if self._role is Role.CLIENT and kind is not None and self._cause is None:
             self._cause = CloseCause.REFUSED
-            kind = RefusalKind.INSUFFICIENT_BALANCE
             if stage is State.READY:
                 self._emit(Notice(kind=kind, text=reason))
             else:
@@ -829,3 +854,9 @@ def _type(message: Message | Unknown) -> str:
 def _refusal(message: Message | Unknown) -> tuple[RefusalKind, str]:
     assert isinstance(message, Refusal)
     return _REFUSALS[type(message)], message.message
+
+
+def _refusal_in(reason: str) -> RefusalKind | None:
+    """The refusal that a close reason speaks of."""
+    folded = reason.lower().replace("_", " ")
+    return next((kind for text, kind in _REFUSING_REASONS if text in folded), None)

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from navtalk_proto.events import Closed, Event
 
-__all__ = ["EVENTS_HIGH_WATER", "EventBuffer", "Flag"]
+__all__ = ["EVENTS_HIGH_WATER", "EventBuffer", "EventReader", "Flag"]
 
 EVENTS_HIGH_WATER: Final = 1024
 """Events that may wait for the application: about 20 s of a dense transcript."""
@@ -35,12 +35,13 @@ class Flag(Protocol):
 
 
 class EventBuffer:
-    """Events in order for one reader.
+    """Events in order, for one reader at a time: ``async for event in buffer``.
 
-    Policy: once somebody reads, nothing is dropped; the driver stops *receiving* while more than
-    `high_water` events wait, so a slow reader slows the far end down. While nobody ever read, the
-    oldest events give way (counted in :attr:`dropped`): an application that only watches video must
-    not stop its session by not listening.
+    Policy: while a reader is there, nothing is dropped; the driver stops *receiving* while more
+    than `high_water` events wait, so a slow reader slows the far end down. While nobody reads,
+    before the first reader and after the last one, the oldest events give way (counted in
+    :attr:`dropped`): an application that only watches video must not stop its session by not
+    listening. A reader is gone when it is closed, or dropped as a loop that was left drops it.
     """
 
     def __init__(self, flag: Callable[[], Flag], *, high_water: int = EVENTS_HIGH_WATER) -> None:
@@ -50,8 +51,8 @@ class EventBuffer:
         self._wake = flag()
         self._room = flag()
         self._room.set()
+        self._readers = 0
         self._reading = False
-        self._ever_read = False
         self._ended = False
         self._released = False
 
@@ -64,9 +65,8 @@ class EventBuffer:
         if isinstance(event, Closed):
             self._ended = True
         if len(self._events) > self.high_water:
-            if not self._ever_read:
-                self._events.popleft()
-                self.dropped += 1
+            if not self._readers:
+                self._give_way()
             elif not self._released:
                 self._room.clear()
         self._wake.set()
@@ -80,14 +80,13 @@ class EventBuffer:
         self._released = True
         self._room.set()
 
-    def __aiter__(self) -> EventBuffer:
+    def __aiter__(self) -> EventReader:
         self._refuse_second_reader()
-        self._ever_read = True
-        return self
+        return EventReader(self)
 
-    async def __anext__(self) -> Event:
+    async def _next(self) -> Event:
         self._refuse_second_reader()
-        self._ever_read = self._reading = True
+        self._reading = True
         try:
             while not self._events:
                 if self._ended:
@@ -104,3 +103,47 @@ class EventBuffer:
     def _refuse_second_reader(self) -> None:
         if self._reading:
             raise RuntimeError("another task reads this session's events already")
+
+    def _entered(self) -> None:
+        self._readers += 1
+
+    def _left(self) -> None:
+        self._readers -= 1
+        if not self._readers:
+            self._give_way()
+            self._room.set()
+
+    def _give_way(self) -> None:
+        while len(self._events) > self.high_water:
+            self._events.popleft()
+            self.dropped += 1
+
+
+class EventReader:
+    """Reads a buffer's events; holds the far end back while it lags, until it is gone."""
+
+    def __init__(self, buffer: EventBuffer) -> None:
+        self._buffer = buffer
+        self._open = True
+        buffer._entered()
+
+    def __aiter__(self) -> EventReader:
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event; ends after Closed. Raises RuntimeError beside another task's read."""
+        if not self._open:
+            raise StopAsyncIteration
+        return await self._buffer._next()
+
+    async def aclose(self) -> None:
+        """Read no more: events that nobody wants give way again."""
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._open:
+            self._open = False
+            self._buffer._left()
+
+    def __del__(self) -> None:
+        self._leave()

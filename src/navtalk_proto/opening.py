@@ -21,6 +21,7 @@ from navtalk_proto.events import (
     Closed,
     ConnectFailed,
     Event,
+    NegotiationFailed,
     Notice,
     PeerClosing,
     ProtocolViolation,
@@ -86,14 +87,20 @@ def _said(what: str, why: str) -> str:
 class Opening:
     """What ``connect()`` waits for: the first event that decides."""
 
-    def __init__(self, flag: Callable[[], Flag]) -> None:
+    def __init__(
+        self, flag: Callable[[], Flag], *, timeout: float | None = None, armed: float | None = None
+    ) -> None:
+        """`armed` is what CONNECT was armed with: what was left of the caller's `timeout`."""
         self._decided = flag()
         self._failure: ConnectError | None = None
+        self._timeout = timeout
+        self._armed = armed
+        self._negotiation = ""
 
     def observe(self, event: Event) -> None:
         """See every event in order."""
         if not self._decided.is_set():
-            self._failure = connect_error(event)
+            self._failure = self._error(event)
             if self._failure is not None or isinstance(event, Usable):
                 self._decided.set()
 
@@ -102,3 +109,14 @@ class Opening:
         await self._decided.wait()
         if self._failure is not None:
             raise self._failure
+
+    def _error(self, event: Event) -> ConnectError | None:
+        if isinstance(event, NegotiationFailed):
+            # Not the end: the server may offer again. But it is why, when nothing more comes.
+            self._negotiation = f"the last negotiation failed: {event.reason}"
+        if not isinstance(event, TimedOut):
+            return connect_error(event)
+        seconds = event.seconds
+        if self._timeout is not None and seconds == self._armed:
+            seconds = self._timeout
+        return ConnectTimeoutError(event.waiting_for, seconds, self._negotiation)

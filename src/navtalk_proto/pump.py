@@ -177,7 +177,14 @@ class Pump:
 
     def lost(self, closed: TransportClosedError) -> None:
         """The transport is closed."""
-        self.give(partial(self.core.transport_closed, code=closed.code, reason=closed.reason))
+        self.give(
+            partial(
+                self.core.transport_closed,
+                code=closed.code,
+                reason=closed.reason,
+                violation=closed.violation,
+            )
+        )
 
     def dropped(self) -> None:
         """The driver stops, for whatever reason: the core still tells its end, once."""

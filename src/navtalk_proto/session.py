@@ -101,8 +101,10 @@ class SessionCalls:
     def events(self) -> AsyncIterator[Event]:
         """Every event since the session began, in order; ends after Closed. One reader.
 
-        An application that reads slowly slows the far end down; one that never reads loses the
-        oldest events, counted in :attr:`events_dropped`.
+        An application that reads slowly slows the far end down. While nobody reads, the oldest
+        events give way, counted in :attr:`events_dropped`: before the first reader, and after a
+        loop over the events was left. One that keeps the iterator without reading from it stops
+        the session at 1024 events, until it reads on, closes or drops the iterator.
         """
         return aiter(self._pump.events)
 

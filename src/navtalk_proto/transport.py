@@ -12,13 +12,18 @@ __all__ = ["Transport", "TransportClosedError"]
 
 
 class TransportClosedError(Exception):
-    """The WebSocket is gone. `code` and `reason` of its close frame; None, "" where none came."""
+    """The WebSocket is gone. `code` and `reason` of its close frame; None, "" where none came.
 
-    def __init__(self, code: int | None, reason: str) -> None:
+    `violation`: the WebSocket library closed it because of the far end's mistake, such as a message
+    too big to be read.
+    """
+
+    def __init__(self, code: int | None, reason: str, *, violation: bool = False) -> None:
         what = "connection lost" if code is None else f"closed with {code}"
         super().__init__(f"{what}: {reason}" if reason else what)
         self.code = code
         self.reason = reason
+        self.violation = violation
 
 
 class Transport(Protocol):

@@ -15,7 +15,7 @@ from navtalk_proto.config import ClientConfig
 from navtalk_proto.connection import Connection
 from navtalk_proto.errors import ConnectTimeoutError
 from navtalk_proto.events import Event
-from navtalk_proto.exception_groups import raise_unchanged, unwrap, without
+from navtalk_proto.exception_groups import raise_unchanged
 from navtalk_proto.media import MediaLine
 from navtalk_proto.opening import Opening
 from navtalk_proto.pump import Observer
@@ -24,7 +24,7 @@ from navtalk_proto.session import PACE_MS, SESSION_ENDED, TRAILING_SILENCE, Clie
 from navtalk_proto.transport import Transport
 from navtalk_proto.wire.endpoint import Endpoint
 from navtalk_proto.wire.messages import JsonObject, UserMessage
-from navtalk_trio.driver import Driver, EngineFactory
+from navtalk_trio.driver import Driver, EngineFactory, bare
 from navtalk_trio.flag import Flag
 from navtalk_trio.session import MediaCalls
 
@@ -97,7 +97,8 @@ async def connect(
     the session, and it is not called again then.
 
     Leaving the block closes the session. An exception of the body, or of exactly one of the
-    driver's tasks, leaves bare; several unrelated ones leave as an ExceptionGroup.
+    driver's tasks, leaves bare; several unrelated ones leave as an ExceptionGroup. What the body
+    raises because the driver failed (SessionClosedError, ConnectError) counts as the same.
     """
     deadline = trio.current_time() + timeout
     config = (config or ClientConfig()).configured(
@@ -115,7 +116,7 @@ async def connect(
                 raise ConnectTimeoutError("the WebSocket handshake", timeout)
             remaining = max(deadline - trio.current_time(), 0.001)
             config = attrs.evolve(config, connect_timeout=remaining)
-            opening = Opening(Flag)
+            opening = Opening(Flag, timeout=timeout, armed=remaining)
             told = Observer(opening.observe)
             core = Connection(Role.CLIENT, config, now=trio.current_time())
             try:
@@ -139,7 +140,7 @@ async def connect(
                 with trio.CancelScope(shield=True):
                     await driver.close()
     except BaseExceptionGroup as group:
-        failure = unwrap(without(group, SESSION_ENDED) if driver and driver.failures else group)
+        failure = bare(group, without=SESSION_ENDED if driver and driver.failures else ())
     if failure is not None:
         raise_unchanged(failure)
 

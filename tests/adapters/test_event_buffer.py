@@ -94,7 +94,7 @@ def test_once_read_nothing_gives_way_and_room_waits(kit: Any) -> None:
 def test_release_ends_all_waiting(kit: Any) -> None:
     async def main() -> None:
         buffer = EventBuffer(asyncio.Event, high_water=1)
-        aiter(buffer)
+        reader = aiter(buffer)
         buffer.put(numbered(0))
         buffer.put(numbered(1))
         room = asyncio.create_task(buffer.room())
@@ -105,6 +105,7 @@ def test_release_ends_all_waiting(kit: Any) -> None:
         buffer.put(numbered(2))
         await buffer.room()
         assert len(buffer) == 3
+        del reader
 
     kit.run(main())
 

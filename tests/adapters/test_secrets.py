@@ -18,10 +18,11 @@ import websockets.asyncio.server
 from websockets.asyncio.server import ServerConnection
 
 from navtalk_asyncio import Endpoint, HttpReply, HttpRequest, ServerSession, connect, serve
-from navtalk_asyncio.websocket import LICENSE_IN_URL, websocket_logger
+from navtalk_asyncio.websocket import websocket_logger
 from navtalk_proto import ClientConfig, NavTalkError, Secret, ServerConfig
 from navtalk_proto.events import Connected
 from navtalk_proto.media import MediaKind, MediaLine, MediaState, MediaStateChanged
+from navtalk_proto.redaction import redact
 from navtalk_proto.wire.messages import (
     ConnectedSuccess,
     IceServer,
@@ -331,13 +332,14 @@ def test_calls_that_fail(kit: Any, spy: Spy) -> None:
         ("> GET /x?license=sk_1 HTTP/1.1", "> GET /x?license=*** HTTP/1.1"),
         ("?license=sk_1&name=a b", "?license=***&name=a b"),
         ("?name=a&LICENCE=sk%20_1", "?name=a&LICENCE=***"),
-        ("'ws://h/?license=sk_1' isn't", "'ws://h/?license=***' isn't"),
+        ("'ws://h/?license=sk_1' isn't", "'ws://h/?license=*** isn't"),
+        ("GET /x?license='sk_1\"SECRET&name=a HTTP/1.1", "GET /x?license=***&name=a HTTP/1.1"),
         ("license=a license=b", "license=*** license=***"),
         ("no licence here", "no licence here"),
     ],
 )
 def test_licences_in_texts(text: str, safe: str) -> None:
-    assert LICENSE_IN_URL.sub(r"\1***", text) == safe
+    assert redact(text) == safe
 
 
 @pytest.mark.parametrize(

@@ -446,9 +446,11 @@ def test_a_message_far_over_the_limit(kit: Any) -> None:
 
     async def main() -> None:
         events, seen = await played(kit, play)
-        assert len(events) == 1
-        assert events[0].cause is CloseCause.REMOTE
-        assert events[0].code == seen[0] == 1009
+        violation, closed = events
+        assert (violation.reason, violation.fatal) == ("a message is far too big", True)
+        assert closed.cause is CloseCause.VIOLATION
+        assert closed.code == seen[0] == 1009
+        assert type(closed.code) is int
 
     kit.run(main(), real=True)
 
@@ -487,9 +489,10 @@ def test_text_that_is_not_utf8(kit: Any) -> None:
 
     async def main() -> None:
         events, seen = await played(kit, play)
-        assert len(events) == 1
-        assert events[0].cause is CloseCause.REMOTE
-        assert events[0].code == seen[0] == 1007
+        violation, closed = events
+        assert (violation.reason, violation.fatal) == ("a text message is not UTF-8", True)
+        assert closed.cause is CloseCause.VIOLATION
+        assert closed.code == seen[0] == 1007
 
     kit.run(main(), real=True)
 
@@ -572,12 +575,14 @@ def test_a_flood_stays_in_the_far_ends_socket_while_nobody_reads(kit: Any) -> No
         async with websockets.asyncio.server.serve(handler, "127.0.0.1", 0) as server:
             port = next(iter(server.sockets)).getsockname()[1]
             async with connect(endpoint(kit, port), media=False, observe=observe) as session:
-                await anext(session.events())
+                reader = session.events()
+                await anext(reader)
                 await full.wait()
                 await session.send_text("the other way is free", respond=False)
                 await heard.wait()
                 # One was read, 1025 are one more than the mark.
                 assert session.counters.received == events == 1026
+                del reader
             assert session.end == Closed(cause=CloseCause.LOCAL, code=1000, reason="")
 
     kit.run(main(), real=True)

@@ -193,7 +193,7 @@ class HandPump(Pump):
 
     def told(self) -> list[Event]:
         """What is there for the application."""
-        return [Crank(anext(self.events)).result() for _ in range(len(self.events))]
+        return [Crank(anext(aiter(self.events))).result() for _ in range(len(self.events))]
 
 
 @pytest.fixture(scope="session")

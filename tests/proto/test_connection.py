@@ -750,6 +750,49 @@ def test_no_credit_by_the_close_reason_alone(stage: str, reason: str) -> None:
     assert bench.event(Closed) == Closed(cause=CloseCause.REFUSED, code=1000, reason=reason)
 
 
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("gpu_full", RefusalKind.GPU_FULL),
+        ("conversation.connected.gpu_full", RefusalKind.GPU_FULL),
+        ("no worker is free", RefusalKind.GPU_FULL),
+        ("connection_limit_exceeded", RefusalKind.CONNECTION_LIMIT_EXCEEDED),
+        ("Maximum concurrent connections (5) exceeded.", RefusalKind.CONNECTION_LIMIT_EXCEEDED),
+        ("connection limit exceeded", RefusalKind.CONNECTION_LIMIT_EXCEEDED),
+        ("backend_error", RefusalKind.BACKEND_ERROR),
+        ("Backend error", RefusalKind.BACKEND_ERROR),
+        ("insufficient_balance", RefusalKind.INSUFFICIENT_BALANCE),
+        ("Insufficient balance to continue service", RefusalKind.INSUFFICIENT_BALANCE),
+        ("fail: Invalid license key", RefusalKind.FAIL),
+        ("conversation.connected.fail", RefusalKind.FAIL),
+        ("Avatar not found", RefusalKind.FAIL),
+        ("refused", RefusalKind.FAIL),
+    ],
+)
+def test_any_refusal_by_the_close_reason_alone(reason: str, kind: RefusalKind) -> None:
+    bench = client("welcoming")
+    bench.close(1008, reason)
+    assert bench.event(Refused) == Refused(kind=kind, text=reason, retryable=kind.retryable)
+    bench = answered()
+    bench.close(1008, reason)
+    assert bench.event(Notice).kind is kind
+
+
+def test_what_the_transport_closed_for_is_a_violation() -> None:
+    for bench, events in (
+        (client("welcoming"), ["! ProtocolViolation", "! ConnectFailed", "! Closed"]),
+        (answered(), ["! ProtocolViolation", "ClosePeer", "! Closed"]),
+        (server("ready"), ["! ProtocolViolation", "! Closed"]),
+    ):
+        bench.connection.transport_closed(
+            code=1009, reason="a message is far too big", now=bench.now, violation=True
+        )
+        assert bench.take() == events
+        assert bench.event(ProtocolViolation).fatal
+        assert bench.event(Closed).cause is CloseCause.VIOLATION
+        assert bench.connection.counters.violations == 1
+
+
 def test_no_credit_by_the_close_reason_in_a_running_session() -> None:
     bench = answered()
     assert bench.close(1000, "Insufficient points") == ["! Notice", "ClosePeer", "! Closed"]

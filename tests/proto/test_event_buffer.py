@@ -53,7 +53,7 @@ def test_a_reader_waits_for_an_event_and_for_the_end(crank: Any, flag: Any) -> N
     buffer.put(CLOSED)
     assert reader.result() == CLOSED
     with pytest.raises(StopAsyncIteration):
-        crank(anext(buffer)).result()
+        crank(anext(aiter(buffer))).result()
 
 
 def test_while_nobody_reads_the_oldest_give_way_and_are_counted(crank: Any, flag: Any) -> None:
@@ -68,17 +68,49 @@ def test_while_nobody_reads_the_oldest_give_way_and_are_counted(crank: Any, flag
     assert read_all(crank, buffer) == [numbered(7), numbered(8), numbered(9), CLOSED]
 
 
-@pytest.mark.parametrize("iterated", [True, False])
-def test_once_read_nothing_gives_way(crank: Any, flag: Any, iterated: bool) -> None:
+def test_while_a_reader_is_there_nothing_gives_way(crank: Any, flag: Any) -> None:
     buffer = EventBuffer(flag, high_water=2)
     buffer.put(numbered(0))
-    reader = aiter(buffer) if iterated else buffer
+    reader = aiter(buffer)
+    assert aiter(reader) is reader
     assert crank(anext(reader)).result() == numbered(0)
     for number in range(1, 6):
         buffer.put(numbered(number))
     buffer.put(CLOSED)
     assert buffer.dropped == 0
-    assert read_all(crank, buffer) == [*map(numbered, range(1, 6)), CLOSED]
+    assert [crank(anext(reader)).result() for _ in range(6)] == [
+        *map(numbered, range(1, 6)),
+        CLOSED,
+    ]
+
+
+@pytest.mark.parametrize("how", ["closed", "dropped"])
+def test_a_reader_that_is_gone_stops_nobody(crank: Any, flag: Any, how: str) -> None:
+    buffer = EventBuffer(flag, high_water=2)
+    reader = aiter(buffer)
+    for number in range(5):
+        buffer.put(numbered(number))
+    room = crank(buffer.room())
+    assert not room.turn()
+    if how == "closed":
+        crank(reader.aclose()).result()
+        crank(reader.aclose()).result()
+        with pytest.raises(StopAsyncIteration):
+            crank(anext(reader)).result()
+    del reader
+    assert room.turn(), "the driver receives again"
+    assert (len(buffer), buffer.dropped) == (2, 3)
+    buffer.put(numbered(5))
+    assert (len(buffer), buffer.dropped) == (2, 4)
+
+
+def test_one_of_two_readers_is_enough_to_keep_everything(flag: Any) -> None:
+    buffer = EventBuffer(flag, high_water=1)
+    readers = [aiter(buffer), aiter(buffer)]
+    readers.pop()
+    buffer.put(numbered(0))
+    buffer.put(numbered(1))
+    assert buffer.dropped == 0
 
 
 def test_room_is_made_at_half_the_mark(crank: Any, flag: Any) -> None:
@@ -102,7 +134,7 @@ def test_room_is_made_at_half_the_mark(crank: Any, flag: Any) -> None:
 
 def test_release_ends_all_waiting_for_room(crank: Any, flag: Any) -> None:
     buffer = EventBuffer(flag, high_water=1)
-    aiter(buffer)
+    reader = aiter(buffer)
     buffer.put(numbered(0))
     buffer.put(numbered(1))
     room = crank(buffer.room())
@@ -112,6 +144,7 @@ def test_release_ends_all_waiting_for_room(crank: Any, flag: Any) -> None:
     buffer.put(numbered(2))
     assert crank(buffer.room()).done
     assert len(buffer) == 3
+    del reader
 
 
 def test_a_second_reader_is_refused_and_harms_nobody(crank: Any, flag: Any) -> None:
@@ -121,7 +154,7 @@ def test_a_second_reader_is_refused_and_harms_nobody(crank: Any, flag: Any) -> N
         aiter(buffer)
     for _ in range(2):  # The first refusal must not let the next one in.
         with pytest.raises(RuntimeError, match="another task reads"):
-            crank(anext(buffer)).result()
+            crank(anext(aiter(buffer))).result()
     buffer.put(numbered(1))
     assert first.result() == numbered(1)
     buffer.put(numbered(2))
@@ -145,26 +178,35 @@ def test_a_cancelled_reader_loses_nothing(crank: Any, flag: Any, woken: bool) ->
 
 
 OPERATIONS = st.lists(
-    st.sampled_from(["put", "put", "put", "iter", "read", "turn", "cancel", "room", "release"]),
+    st.sampled_from(["put", "put", "put", "iter", "read", "turn", "cancel", "leave", "room"]),
     max_size=60,
 )
 
 
-@given(st.integers(1, 5), OPERATIONS)
+@given(st.integers(1, 5), OPERATIONS, st.booleans())
 def test_any_order_of_calls_does_what_a_list_does(
-    crank: Any, flag: Any, high_water: int, operations: list[str]
+    crank: Any, flag: Any, high_water: int, operations: list[str], released: bool
 ) -> None:
     buffer = EventBuffer(flag, high_water=high_water)
+    if released:
+        buffer.release()
     events: list[int] = []
     dropped = put = 0
-    somebody_read = full = released = False
+    full = False
     reader: Any = None
+    reading: Any = None
     rooms: list[Any] = []
 
+    def give_way() -> None:
+        nonlocal dropped
+        while len(events) > high_water:
+            del events[0]
+            dropped += 1
+
     def popped() -> None:
-        nonlocal full, reader
-        assert reader.result() == numbered(events.pop(0))
-        reader = None
+        nonlocal full, reading
+        assert reading.result() == numbered(events.pop(0))
+        reading = None
         if len(events) <= high_water // 2:
             full = False
 
@@ -173,39 +215,39 @@ def test_any_order_of_calls_does_what_a_list_does(
             buffer.put(numbered(put))
             events.append(put)
             put += 1
-            if len(events) > high_water and not somebody_read:
-                del events[0]
-                dropped += 1
+            if reader is None:
+                give_way()
             elif len(events) > high_water and not released:
                 full = True
         elif operation == "iter" and reader is None:
-            aiter(buffer)
-            somebody_read = True
-        elif operation == "read" and reader is None:
-            reader = crank(anext(buffer))
-            somebody_read = True
-            assert reader.done is bool(events)
+            reader = aiter(buffer)
+        elif operation == "read" and reader is not None and reading is None:
+            reading = crank(anext(reader))
+            assert reading.done is bool(events)
             if events:
                 popped()
-        elif operation == "turn" and reader is not None and events:
+        elif operation == "turn" and reading is not None and events:
             popped()
-        elif operation == "cancel" and reader is not None:
-            reader.cancel()
+        elif operation == "cancel" and reading is not None:
+            reading.cancel()
+            reading = None
+        elif operation == "leave" and reading is None:
             reader = None
+            give_way()
+            full = False
         elif operation == "room":
             rooms.append(crank(buffer.room()))
             assert rooms[-1].done is not full
-        elif operation == "release":
-            buffer.release()
-            released, full = True, False
         if not full:
             assert all(room.turn() for room in rooms)
             rooms.clear()
         assert not any(room.turn() for room in rooms)
         assert (len(buffer), buffer.dropped) == (len(events), dropped)
-    if reader is not None:
-        reader.cancel()
+    if reading is not None:
+        reading.cancel()
     buffer.put(CLOSED)
-    if len(events) + 1 > high_water and not somebody_read:
+    if reader is None and len(events) + 1 > high_water:
         del events[0]
-    assert read_all(crank, buffer) == [*map(numbered, events), CLOSED]
+    reader = aiter(buffer) if reader is None else reader
+    left = [crank(anext(reader)).result() for _ in range(len(events) + 1)]
+    assert left == [*map(numbered, events), CLOSED]

@@ -280,3 +280,28 @@ def test_a_timer_names_what_it_waited_for(hand_pump: Any, crank: Any, flag: Any)
     pump.timeout()
     with pytest.raises(ConnectTimeoutError, match=r"within 4 s: .*connected\.success"):
         crank(opening.wait()).result()
+
+
+def test_a_deadline_says_what_the_last_negotiation_failed_for(
+    hand_pump: Any, crank: Any, flag: Any
+) -> None:
+    opening = Opening(flag, timeout=3.0, armed=2.75)
+    waiting = crank(opening.wait())
+    opening.observe(NegotiationFailed(reason="m-line 0 has only av9"))
+    assert not waiting.turn(), "the server may offer again"
+    opening.observe(TimedOut(waiting_for="the offer", seconds=2.75))
+    with pytest.raises(ConnectTimeoutError) as caught:
+        waiting.result()
+    assert caught.value.waiting_for == "the offer"
+    assert caught.value.seconds == 3.0, "the number that the caller gave"
+    assert "the last negotiation failed: m-line 0 has only av9" in str(caught.value)
+
+
+def test_another_timer_keeps_its_own_seconds(crank: Any, flag: Any) -> None:
+    opening = Opening(flag, timeout=30.0, armed=29.9)
+    waiting = crank(opening.wait())
+    opening.observe(TimedOut(waiting_for="connected.success", seconds=10.0))
+    with pytest.raises(
+        ConnectTimeoutError, match=r"within 10 s: still waiting for connected.success$"
+    ):
+        waiting.result()

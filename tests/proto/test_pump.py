@@ -412,6 +412,7 @@ def test_a_cancelled_close_still_closes(hand_pump: Any, crank: Any) -> None:
 def test_closing_stops_waiting_for_a_slow_reader(hand_pump: Any, crank: Any) -> None:
     pump = hand_pump()
     pump.ready()
+    reader = aiter(pump.events)
     pump.told()
     for _ in range(1025):
         pump.received('{"type": "something.new"}')
@@ -421,6 +422,7 @@ def test_closing_stops_waiting_for_a_slow_reader(hand_pump: Any, crank: Any) -> 
     assert room.turn()
     pump.lost(TransportClosedError(1000, ""))
     assert closing.turn()
+    del reader
 
 
 def test_a_driver_that_stops_tells_the_end_once(hand_pump: Any) -> None:

@@ -382,6 +382,11 @@ class Negotiation:
         return self._state is not State.OFF
 
     @property
+    def exchanged(self) -> bool:
+        """Whether an offer/answer exchange is complete on the present peer connection."""
+        return self._exchanged
+
+    @property
     def held_candidates(self) -> int:
         """Remote candidates that wait for their description."""
         batches = [self._early]

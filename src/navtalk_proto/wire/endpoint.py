@@ -197,7 +197,9 @@ def _query(query: str) -> dict[str, str]:
     for pair in query.split("&"):
         name, _, value = pair.partition("=")
         if value:
-            values.setdefault(unquote_plus(name), unquote_plus(value))
+            # Names are taken as they are: no client encodes them, and one that is encoded would
+            # hide a licence from what takes licences out of logs.
+            values.setdefault(name, unquote_plus(value))
     return values
 
 
