@@ -45,7 +45,12 @@ class ClientSession(Session, ClientCalls):
 
         Any file that PyAV reads, resampled to 24 kHz mono. `trailing_silence` seconds follow, so
         that the server hears the end of the turn.
+
+        Raises ValueError for a silence that is negative or not finite, before anything is opened;
+        OSError where the file cannot be read, AudioFileError where it is no audio or broken, and
+        SessionClosedError when the session ends meanwhile: what was decoded until then was said.
         """
+        self._check_silence(trailing_silence)
         from navtalk_asyncio.media.audio_file import iter_pcm
 
         pieces = iter_pcm(path, frame_ms=PACE_MS)

@@ -7,7 +7,7 @@ import logging
 import ssl as ssl_module
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from navtalk_asyncio.driver import Driver
 from navtalk_asyncio.media.interface import EngineFactory
@@ -22,6 +22,9 @@ from navtalk_proto.session import is_farewell
 from navtalk_proto.transport import Transport
 from navtalk_proto.wire.endpoint import RequestTarget
 from navtalk_proto.wire.plain_http import HttpHandler
+
+if TYPE_CHECKING:
+    from navtalk_asyncio.websocket import WebSocketTransport
 
 __all__ = [
     "Server",
@@ -44,6 +47,8 @@ class ServerSession(Session):
         super().__init__(driver)
         self.request = request
         """What the client asked for in its URL; the licence is a Secret."""
+        self.local_address: str | None = None
+        """Our IP address that this client connected to; None unless :func:`serve` accepted it."""
 
 
 ServerHandler: TypeAlias = Callable[[ServerSession], Awaitable[None]]
@@ -138,10 +143,11 @@ async def serve(
     if settings.media and engine is None:
         raise ValueError("a server with media needs an engine; without, give config media=()")
 
-    async def session(transport: Transport, request: RequestTarget) -> None:
+    async def session(transport: WebSocketTransport, request: RequestTarget) -> None:
         running: list[ServerSession] = []
 
         def register(session: ServerSession) -> None:
+            session.local_address = transport._connection.local_address[0]
             running.append(session)
             server._sessions.add(session)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from navtalk_asyncio.driver import Driver
 from navtalk_asyncio.media.interface import Engine
 from navtalk_proto.engine import TrackCounters
-from navtalk_proto.errors import LocalProtocolError
+from navtalk_proto.errors import LocalProtocolError, SessionClosedError
 from navtalk_proto.media import MediaKind
 from navtalk_proto.session import SessionCalls
 
@@ -56,7 +56,13 @@ class Session(SessionCalls):
         """Copy the encoded video and voice into a Matroska or WebM file, re-encoding nothing.
 
         ``async with session.record("call.mkv"):`` records until the block ends.
+
+        Raises ValueError for a suffix other than .mkv and .webm, LocalProtocolError on a session
+        without media, SessionClosedError after the end. Entering and leaving raise RecordingError:
+        see :class:`~navtalk_asyncio.media.recorder.Recorder`.
         """
+        if self.end is not None:
+            raise SessionClosedError("the session is over")
         from navtalk_asyncio.media.recorder import Recorder
         from navtalk_asyncio.thread_engine import ThreadEngine
 

@@ -5,6 +5,7 @@ Nothing here knows a loop. An adapter's driver, which is a Pump, gives the few t
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -168,6 +169,12 @@ class ClientCalls(SessionCalls):
         await self._sleep_until(start + sent / SAMPLE_RATE)
         await self.send_audio(piece)
         return sent + len(piece) // SAMPLE_WIDTH
+
+    @staticmethod
+    def _check_silence(seconds: float) -> None:
+        """Raise ValueError for a silence that is no length of time; before anything is opened."""
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise ValueError(f"trailing_silence is a number of seconds, not {seconds}")
 
     async def _say_silence(self, start: float, sent: int, seconds: float) -> float:
         spoken = sent / SAMPLE_RATE

@@ -648,6 +648,41 @@ def test_say_file_paces_in_real_time(kit: Any, tmp_path: Any) -> None:
     kit.run(main(), real=True)
 
 
+@pytest.mark.parametrize("silence", [-0.001, float("nan"), float("inf"), float("-inf")])
+def test_say_file_with_a_silence_that_is_no_time(kit: Any, tmp_path: Any, silence: float) -> None:
+    async def main() -> None:
+        async with kit.session() as (session, far):
+            # A file that is not there: the silence is looked at first.
+            with pytest.raises(ValueError, match="trailing_silence is a number of seconds"):
+                await session.say_file(tmp_path / "missing.wav", trailing_silence=silence)
+            assert far.near.sent == []
+
+    kit.run(main())
+
+
+def test_say_file_without_silence_and_without_a_file(kit: Any, tmp_path: Any) -> None:
+    async def main() -> None:
+        async with kit.session() as (session, far):
+            with pytest.raises(FileNotFoundError):
+                await session.say_file(tmp_path / "missing.wav", trailing_silence=0)
+            assert far.near.sent == []
+
+    kit.run(main(), real=True)
+
+
+def test_recording_after_the_end(kit: Any, tmp_path: Any) -> None:
+    async def main() -> None:
+        async with kit.session(media=True) as (session, _far):
+            await session.close()
+            with pytest.raises(SessionClosedError, match="the session is over"):
+                session.record(tmp_path / "call.mkv")
+        with pytest.raises(SessionClosedError, match="the session is over"):
+            session.record(tmp_path / "call.mkv")
+        assert list(tmp_path.iterdir()) == []
+
+    kit.run(main())
+
+
 def test_the_engine_is_told_what_the_core_asks(kit: Any) -> None:
     made: list[Any] = []
 

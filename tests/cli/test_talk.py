@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -229,8 +230,58 @@ def test_a_full_disk_is_told(
     (tmp_path / "full.mkv").symlink_to("/dev/full")
     assert run(backend(), ["demo", "--text", "Hi", "-o", "full.mkv"]) == 6
     error, hint = capsys.readouterr().err.splitlines()[-2:]
-    assert error == "error: full.mkv is incomplete"
+    assert error.startswith("error: full.mkv is incomplete: [Errno 28] No space left on device")
     assert hint.startswith("hint: check the disk")
+
+
+def test_a_full_disk_under_the_picture_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backend: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full.png").symlink_to("/dev/full")
+    assert run(backend(), ["demo", "--text", "Hi", "-o", "a.mkv", "--still", "full.png"]) == 6
+    error, hint = capsys.readouterr().err.splitlines()[-2:]
+    assert error.startswith("error: full.png is incomplete: [Errno 28] No space left on device")
+    assert hint.startswith("hint: check the disk")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["-o", "folder.mkv"], "folder.mkv is a folder"),
+        (["-o", "a.mkv", "--still", "folder.png"], "folder.png is a folder"),
+        (["-o", "a.mkv", "--still", "nowhere/a.png"], "there is no folder nowhere"),
+        (["-o", "locked.mkv"], "locked.mkv may not be written"),
+        (["-o", "a.mkv", "--still", "locked.png"], "locked.png may not be written"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_2_before_anything_starts(
+    arguments: list[str],
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def emulate() -> Any:
+        pytest.fail("it was started")
+
+    # Root may write everything: what the system would say is said here.
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: Path(path).stem != "locked" and access(path, mode)
+    )
+    monkeypatch.chdir(tmp_path)
+    for name in ("folder.mkv", "folder.png"):
+        (tmp_path / name).mkdir()
+    for name in ("locked.mkv", "locked.png"):
+        (tmp_path / name).touch()
+    before = sorted(os.listdir(tmp_path))
+    backend = AsyncioBackend()
+    monkeypatch.setattr(backend, "emulate", emulate)
+    assert run(backend, ["demo", "--text", "Hi", *arguments]) == 2
+    assert capsys.readouterr().err == f"error: {problem}\n"
+    assert sorted(os.listdir(tmp_path)) == before
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 from pathlib import Path
 
 import pytest
 
 from navtalk_asyncio import connect
-from navtalk_asyncio.emulator import Avatar, Reply, emulate
+from navtalk_asyncio.emulator import Avatar, Emulator, Reply, emulate
+from navtalk_asyncio.emulator.emulator import _host_of
+from navtalk_proto.config import ServerConfig
 from navtalk_proto.errors import ConnectFailedError
-from navtalk_proto.events import MessageReceived
+from navtalk_proto.events import Connected, Event, MessageReceived, OfferIgnored
 from navtalk_proto.secret import Secret
-from navtalk_proto.wire.messages import TranscriptDone
+from navtalk_proto.wire.endpoint import Endpoint
+from navtalk_proto.wire.messages import AudioDone, TranscriptDone
+from navtalk_proto.wire.plain_http import HttpRequest
 
 pytestmark = pytest.mark.anyio
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="needs ::1")
 
 
 @pytest.fixture
@@ -132,3 +149,94 @@ async def test_clients_are_told_when_it_is_left() -> None:
         assert session.end.code == 1001
     finally:
         await connecting.__aexit__(None, None, None)
+
+
+def stun_of(events: list[Event]) -> tuple[str, ...]:
+    """The URLs of the ICE servers that a client was told."""
+    [connected] = [event for event in events if isinstance(event, Connected)]
+    return tuple(url for server in connected.ice_servers for url in server.urls)
+
+
+async def told_at(human: Emulator, base_url: str, *, media: bool = False) -> tuple[str, ...]:
+    """Connect to an address of the emulator; returns what it says where its STUN server is."""
+    endpoint = Endpoint(base_url=base_url, license="sk_navtalk_EXAMPLE", name="navtalk.Lea")
+    events: list[Event] = []
+    async with connect(endpoint, media=media, proxy=None, observe=events.append):
+        pass
+    return stun_of(events)
+
+
+async def test_every_ipv4_address_and_each_client_is_told_the_one_it_reached() -> None:
+    async with emulate("0.0.0.0", brain=Terse()) as human:
+        port = human.server.port
+        stun_port = human.stun.address[1]
+        assert human.url == f"ws://127.0.0.1:{port}"
+        assert human.endpoint().base_url == f"ws://127.0.0.1:{port}/wss/v2/realtime-chat"
+        assert await told_at(human, human.url, media=True) == (f"stun:127.0.0.1:{stun_port}",)
+        answered = human.stun.counters.answered
+        assert answered >= 1
+        told = await told_at(human, f"ws://127.0.0.2:{port}", media=True)
+        assert told == (f"stun:127.0.0.2:{stun_port}",)
+        assert human.stun.counters.answered > answered
+
+
+@ipv6
+async def test_every_ipv6_address() -> None:
+    async with emulate("::", brain=Terse()) as human:
+        assert human.url == f"ws://[::1]:{human.server.port}"
+        told = await told_at(human, human.url, media=True)
+        assert told == (f"stun:127.0.0.1:{human.stun.address[1]}",)
+        assert human.stun.counters.answered >= 1
+
+
+@ipv6
+async def test_ipv6_loopback() -> None:
+    """aiortc takes no IPv6 STUN server; who reaches ::1 reaches 127.0.0.1 too."""
+    async with emulate("::1", brain=Terse()) as human:
+        assert human.url == f"ws://[::1]:{human.server.port}"
+        told = await told_at(human, human.url, media=True)
+        assert told == (f"stun:127.0.0.1:{human.stun.address[1]}",)
+        assert human.stun.counters.answered >= 1
+
+
+@pytest.mark.parametrize(
+    ("header", "host"),
+    [
+        ("192.0.2.7:8000", "192.0.2.7"),
+        ("lea.example", "lea.example"),
+        ("[2001:db8::1]:8000", "2001:db8::1"),
+        ("a b", "127.0.0.1"),
+        ('"', "127.0.0.1"),
+        ("", "127.0.0.1"),
+    ],
+)
+def test_the_host_that_a_look_up_names(header: str, host: str) -> None:
+    assert _host_of(HttpRequest(method="POST", target="/", headers={"host": header})) == host
+
+
+async def test_a_conversation_without_media() -> None:
+    config = ServerConfig(media=())
+    async with emulate(brain=Terse(), config=config) as human:
+        events: list[Event] = []
+        endpoint = human.endpoint()
+        async with connect(endpoint, media=False, proxy=None, observe=events.append) as session:
+            for _ in range(2):
+                await session.send_text("Are you there?")
+                async for event in session.events():
+                    message = event.message if isinstance(event, MessageReceived) else None
+                    if isinstance(message, AudioDone):
+                        break
+        texts = [
+            event.message.content
+            for event in events
+            if isinstance(event, MessageReceived) and isinstance(event.message, TranscriptDone)
+        ]
+        assert texts == ["yes", "yes"]
+        assert not any(isinstance(event, OfferIgnored) for event in events)
+        assert stun_of(events) == (human.stun.url,)
+
+
+async def test_no_avatar_is_refused_before_anything_is_bound() -> None:
+    with pytest.raises(ValueError, match="an emulator needs an avatar"):
+        async with emulate(brain=Terse(), avatars=()):
+            pytest.fail("it runs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 import zlib
 from collections.abc import Sequence
@@ -48,6 +49,15 @@ class Client(asyncio.DatagramProtocol):
     def send(self, data: bytes) -> None:
         assert self.transport is not None
         self.transport.sendto(data)
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 async def connect(server: StunServer) -> Client:
@@ -191,5 +201,24 @@ def test_the_port_is_free_again_at_the_end() -> None:
             assert second.url == f"stun:127.0.0.1:{port}"
         with pytest.raises(RuntimeError, match="not running"):
             _ = first.url
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="needs ::1")
+def test_an_ipv4_client_of_a_server_on_every_ipv6_address_is_told_its_ipv4_address() -> None:
+    async def main() -> None:
+        async with StunServer(host="::") as server:
+            assert server.url_at("192.0.2.7") == f"stun:192.0.2.7:{server.address[1]}"
+            assert server.url_at("2001:db8::1") == f"stun:[2001:db8::1]:{server.address[1]}"
+            loop = asyncio.get_running_loop()
+            where = ("127.0.0.1", server.address[1])
+            _, client = await loop.create_datagram_endpoint(Client, remote_addr=where)
+            client.send(request())
+            async with asyncio.timeout(20):
+                answer = aioice_stun.parse_message(await client.answers.get())
+            assert answer.attributes["XOR-MAPPED-ADDRESS"] == ("127.0.0.1", client.port)
+            assert client.transport is not None
+            client.transport.abort()
 
     asyncio.run(main())

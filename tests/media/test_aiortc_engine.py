@@ -605,8 +605,79 @@ async def test_local_names_block_nothing(media: Any) -> None:
     answer = await client.do(SetLocal)
     await server.do(SetRemote, description=answer)
     await client.state(MediaState.CONNECTED)
-    # Eight at a time: one from the description and seven of the ten.
-    assert client.engine.ignored_candidates["unresolved"] >= 3
+
+
+class HeldNames:
+    """Multicast DNS that finds no name, and says so when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.found_nothing = asyncio.Event()
+
+    async def __call__(self, subscriber: object) -> HeldNames:
+        return self
+
+    async def resolve(self, name: str) -> None:
+        self.asked.append(name)
+        await self.found_nothing.wait()
+
+
+async def test_eight_names_are_looked_up_at_a_time(
+    media: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = HeldNames()
+    monkeypatch.setattr("aioice.ice.get_or_create_mdns_protocol", names)
+    server, client = media.server(), media.driver()
+    await server.open(media.send)
+    await client.open(media.receive)
+    offer = await server.do(SetLocal)
+    bare = offer.sdp.replace("a=end-of-candidates\r\n", "")
+
+    def line(number: int) -> str:
+        return f"candidate:9 1 udp 2113937151 0e9f7b1c-0000-4000-8000-{number:012}.local 9 typ host"
+
+    named = bare.replace("a=mid:0\r\n", f"a=mid:0\r\na={line(0)}\r\n")
+    await client.do(SetRemote, description=Offer(sdp=named))
+    for number in range(1, 11):
+        text = line(number)
+        await client.do(AddCandidate, candidate=IceCandidate(candidate=text, sdp_mid="0"))
+    # One from the description and seven of the ten; the last three are given up at once.
+    assert client.engine.ignored_candidates == {"unresolved": 3}
+    looking = set(client.engine._peer._resolving)
+    assert len(looking) == 8
+    names.found_nothing.set()
+    await asyncio.wait(looking)
+    assert sorted(names.asked) == [line(number).split()[4] for number in range(8)]
+    assert client.engine.ignored_candidates == {"unresolved": 11}
+    # There is room again.
+    await client.do(AddCandidate, candidate=IceCandidate(candidate=line(11), sdp_mid="0"))
+    await asyncio.wait(set(client.engine._peer._resolving))
+    assert names.asked[-1] == line(11).split()[4]
+    assert client.engine.ignored_candidates == {"unresolved": 12}
+
+
+async def test_a_cancelled_description_still_ends_gathering(media: Any) -> None:
+    """A gatherer that is cancelled never gathers again: test_aiortc_facts.py shows it."""
+    server = media.server()
+    await server.open(media.send)
+    peer = server.engine._peer.pc
+    before = set(server.engine._tasks)
+    gathering, complete = asyncio.Event(), asyncio.Event()
+
+    def changed() -> None:
+        {"gathering": gathering, "complete": complete}[peer.iceGatheringState].set()
+
+    peer.on("icegatheringstatechange", changed)
+    setting = server.start(SetLocal)
+    [command] = server.engine._tasks - before
+    async with asyncio.timeout(20):
+        await gathering.wait()
+        command.cancel()
+        with pytest.raises(media.failed, match="cancelled"):
+            await setting
+        await complete.wait()
+        await asyncio.wait(server.engine._tasks - before)
+    assert "a=candidate:" in peer.localDescription.sdp
 
 
 async def test_the_number_of_candidates_is_bounded(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from itertools import pairwise
@@ -272,8 +273,15 @@ async def test_a_codec_the_file_cannot_hold_is_counted(media: Any, tmp_path: Pat
     assert recorder.counters == RecorderCounters(written=1, wrong_codec=1)
 
 
-async def test_a_failure_is_raised_at_the_end(media: Any, tmp_path: Path) -> None:
-    path = tmp_path / "missing" / "call.mkv"
+def full(tmp_path: Path) -> Path:
+    """A file on a disk without room."""
+    path = tmp_path / "full.mkv"
+    path.symlink_to("/dev/full")
+    return path
+
+
+async def test_a_failure_is_raised_at_the_end_and_says_why(media: Any, tmp_path: Path) -> None:
+    path = full(tmp_path)
     source = Source()
 
     async def record() -> None:
@@ -281,8 +289,9 @@ async def test_a_failure_is_raised_at_the_end(media: Any, tmp_path: Path) -> Non
             source.give(media.opus, 0)
             source.give(media.opus, 1)
 
-    with pytest.raises(RecordingError, match="is incomplete") as caught:
+    with pytest.raises(RecordingError) as caught:
         await record()
+    assert str(caught.value).startswith(f"{path} is incomplete: [Errno 28] No space left on device")
     assert isinstance(caught.value.__cause__, OSError)
 
 
@@ -290,19 +299,112 @@ async def test_a_failure_does_not_hide_the_blocks_own(media: Any, tmp_path: Path
     source = Source()
 
     async def record() -> None:
-        async with Recorder(source, tmp_path / "missing" / "call.mkv", kinds=[AUDIO]):
+        async with Recorder(source, full(tmp_path), kinds=[AUDIO]):
             source.give(media.opus, 0)
             raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine") as caught:
         await record()
-    assert "is incomplete" in caught.value.__notes__[0]
+    assert "is incomplete: [Errno 28]" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing/call.mkv", "[Errno 2] No such file or directory"),
+        ("folder.mkv", "[Errno 21] Is a directory"),
+        ("file.txt/call.mkv", "[Errno 20] Not a directory"),
+    ],
+)
+async def test_a_file_that_cannot_be_opened_fails_at_once(
+    tmp_path: Path, name: str, reason: str
+) -> None:
+    (tmp_path / "folder.mkv").mkdir()
+    (tmp_path / "file.txt").write_text("kept")
+    source = Source()
+    with pytest.raises(RecordingError) as caught:
+        async with Recorder(source, tmp_path / name):
+            pytest.fail("it records")
+    assert str(caught.value).startswith(f"cannot record into {tmp_path / name}: {reason}")
+    assert isinstance(caught.value.__cause__, OSError)
+    assert source.sinks == {VIDEO: [], AUDIO: []}
+    assert source.keyframes_asked == 0
+    assert sorted(os.listdir(tmp_path)) == ["file.txt", "folder.mkv"]
+
+
+async def test_the_file_is_there_while_nothing_came(tmp_path: Path) -> None:
+    path = tmp_path / "call.mkv"
+    async with Recorder(Source(), path):
+        assert path.read_bytes() == b""
+    assert not path.exists()
+
+
+async def test_no_media_leaves_an_older_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "call.mkv"
+    path.write_bytes(b"an older call")
+    async with Recorder(Source(), path):
+        pass
+    assert path.read_bytes() == b"an older call"
+
+
+async def test_an_older_file_is_overwritten(media: Any, tmp_path: Path) -> None:
+    path = tmp_path / "call.mkv"
+    path.write_bytes(bytes(1_000_000))
+    source = Source()
+    async with Recorder(source, path, kinds=[AUDIO]):
+        source.give(media.opus, 0)
+    assert [data for data, _, _ in packets(path, "audio")] == media.opus.frames[:1]
+    assert path.stat().st_size < 10_000
+
+
+async def test_two_recorders_do_not_write_one_file(media: Any, tmp_path: Path) -> None:
+    """Also by another name; once the first has ended, the file is free again."""
+    path = tmp_path / "call.mkv"
+    (tmp_path / "link.mkv").symlink_to(path)
+    source = Source()
+    async with Recorder(source, path, kinds=[AUDIO]):
+        for name in (path, tmp_path / "link.mkv", tmp_path / "." / "call.mkv"):
+            with pytest.raises(RecordingError, match="another recording writes this file now"):
+                async with Recorder(source, name, kinds=[AUDIO]):
+                    pytest.fail("it records")
+        source.give(media.opus, 0)
+    assert len(packets(path, "audio")) == 1
+    async with Recorder(source, tmp_path / "link.mkv", kinds=[AUDIO]):
+        source.give(media.opus, 0)
+        source.give(media.opus, 1)
+    assert len(packets(path, "audio")) == 2
+
+
+async def test_entering_may_be_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the disk takes its time: the thread is awaited, and the file is gone and free."""
+    held, release = threading.Event(), threading.Event()
+    opened = recorder_module._File.open
+
+    def slow(self: Any) -> None:
+        held.set()
+        release.wait(20)
+        opened(self)
+
+    monkeypatch.setattr(recorder_module._File, "open", slow)
+    path = tmp_path / "call.mkv"
+    source = Source()
+    entering = asyncio.ensure_future(Recorder(source, path).__aenter__())
+    await asyncio.get_running_loop().run_in_executor(None, held.wait, 20)
+    entering.cancel()
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert not path.exists()
+    assert source.sinks == {VIDEO: [], AUDIO: []}
+    async with Recorder(source, path):
+        pass
 
 
 async def test_h264_does_not_fit_webm(media: Any, tmp_path: Path) -> None:
     source = Source()
+    path = tmp_path / "call.webm"
     with pytest.raises(RecordingError) as caught:
-        async with Recorder(source, tmp_path / "call.webm", kinds=[VIDEO]):
+        async with Recorder(source, path, kinds=[VIDEO]):
             source.sinks[VIDEO][0](
                 EncodedFrame(
                     kind=VIDEO,
@@ -315,7 +417,10 @@ async def test_h264_does_not_fit_webm(media: Any, tmp_path: Path) -> None:
                     arrival=0.0,
                 )
             )
-    assert "does not support" in str(caught.value.__cause__)
+    assert str(caught.value) == (
+        f"{path} is incomplete: a .webm file holds VP8 and Opus, not H264: name it .mkv"
+    )
+    assert not path.exists()
 
 
 async def test_what_cannot_be_recorded_is_refused_at_once(media: Any, tmp_path: Path) -> None:

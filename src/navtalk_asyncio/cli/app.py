@@ -38,7 +38,8 @@ __all__ = ["ExitCode", "StepPrinter", "build", "run", "run_demo", "run_talk"]
 LICENSE_VARIABLE: Final = "NAVTALK_LICENSE"
 
 QUESTION: Final = files("navtalk_asyncio.cli") / "question.wav"
-"""Spoken by espeak-ng: 24 kHz, mono, 16 bit. See docs/question.md for the command."""
+"""Spoken by ``espeak-ng -v en-us+f3 -s 150 -p 55``, resampled to 24,000 Hz, mono, 16 bit, 0.2 s of
+silence at both ends; the words are in tests/emulator/test_voice_activity.py."""
 
 
 RECORDINGS: Final = (".mkv", ".webm")
@@ -142,7 +143,10 @@ async def run_talk(
     report("written", f"wrote {output}")
     if still is not None and answer.still is not None:
         picture: Image = answer.still.to_image()  # type: ignore[no-untyped-call]
-        picture.save(still)
+        try:
+            picture.save(still)
+        except OSError as error:
+            raise RecordingError(f"{still} is incomplete: {error}") from error
         report("still", f"wrote {still}")
     return answer
 
@@ -336,8 +340,19 @@ def _problem(question: Path | None, output: Path, still: Path | None) -> str | N
     if still is not None and still.suffix.lower() not in registered_extensions():
         return f"{still} is not named as a picture, for example .png"
     for path in (output, still):
-        if path is not None and not path.parent.is_dir():
-            return f"there is no folder {path.parent}"
+        if path is not None and (problem := _unwritable(path)):
+            return problem
+    return None
+
+
+def _unwritable(path: Path) -> str | None:
+    """Why a file cannot be written. Nothing is created: the disk may still say no later."""
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    if path.is_dir():
+        return f"{path} is a folder"
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        return f"{path} may not be written"
     return None
 
 

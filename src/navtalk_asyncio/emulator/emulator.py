@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import Final
+
+from attrs import evolve
 
 from navtalk_asyncio.emulator.avatars import Avatar, AvatarDirectory, answer
 from navtalk_asyncio.emulator.brain import Brain, EchoBrain
@@ -31,6 +34,19 @@ MAX_VISITORS: Final = 64
 """Sessions at a time. Each one that has media costs a live video encoder."""
 
 
+_WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Hosts that mean every address, and where this machine itself reaches them."""
+
+_HOST: Final = re.compile(r"(?:([A-Za-z0-9.-]{1,253})|\[([0-9A-Fa-f:.]{2,45})\])(?::[0-9]{1,5})?")
+"""A Host header: a name or an IPv4 address, or an IPv6 address in brackets (RFC 9110 7.2)."""
+
+
+def _host_of(request: HttpRequest) -> str:
+    """The host that a client reaches us at, as it says; loopback where it does not."""
+    match = _HOST.fullmatch(request.headers.get("host", ""))
+    return "127.0.0.1" if match is None else match[1] or match[2]
+
+
 @cache
 def _default_face() -> Face:
     """The one face of every visit and emulator of this process: painting it takes half a second."""
@@ -47,8 +63,12 @@ class Emulator:
 
     @property
     def url(self) -> str:
-        """The base URL, as in ``ws://127.0.0.1:49152``."""
-        return self.server.url
+        """The base URL, as in ``ws://127.0.0.1:49152``; on loopback if every address is bound."""
+        reached = _WILDCARDS.get(self.server.host)
+        if reached is None:
+            return self.server.url
+        host = f"[{reached}]" if ":" in reached else reached
+        return f"ws://{host}:{self.server.port}"
 
     def endpoint(
         self, *, license: str | None = None, name: str | None = None, avatar_id: str | None = None
@@ -78,26 +98,45 @@ async def emulate(
 ) -> AsyncGenerator[Emulator]:
     """Run a digital human: ``async with emulate() as human``.
 
-    `port` 0 takes a free one. `brain` decides what is understood and said, an echo by default.
-    `licenses` None accepts any. Leaving the block ends every session with 1001.
+    `host` ``0.0.0.0`` or ``::`` binds every address of that family; each client is told the STUN
+    server at the address that it connected to. `port` 0 takes a free one. `brain` decides what is
+    understood and said, an echo by default. `licenses` None accepts any. A `config` without media
+    makes a human that only converses in writing. Leaving the block ends every session with 1001.
+
+    Raises ValueError for no avatar at all, OSError where host and port cannot be bound.
     """
     directory = AvatarDirectory(licences=licenses)
     if avatars is not None:
         directory = AvatarDirectory(licences=licenses, avatars=tuple(avatars))
-    face = await asyncio.to_thread(_default_face)
-    async with StunServer(host=host) as stun:
-        ice_servers = (IceServer(urls=(stun.url,)),)
+        if not directory.avatars:
+            raise ValueError("an emulator needs an avatar: every client asks for one")
+    settings = config or ServerConfig()
+    face = await asyncio.to_thread(_default_face) if settings.media else None
+    # aiortc takes no STUN server at an IPv6 address, and who reaches ::1 reaches 127.0.0.1 too.
+    async with StunServer(host="127.0.0.1" if host == "::1" else host) as stun:
         human = HumanConfig(
-            brain=brain or EchoBrain(), directory=directory, ice_servers=ice_servers
+            brain=brain or EchoBrain(),
+            directory=directory,
+            ice_servers=(IceServer(urls=(stun.url,)),),
+            media=settings.media,
         )
 
+        def ice_servers_at(address: str) -> tuple[IceServer, ...]:
+            if host not in _WILDCARDS:
+                return human.ice_servers
+            reached = address.removeprefix("::ffff:")
+            return (IceServer(urls=(stun.url_at("127.0.0.1" if reached == "::1" else reached),)),)
+
         async def visited(session: ServerSession) -> None:
-            engine = session.engine
-            assert isinstance(engine, AiortcEngine)
+            assert session.local_address is not None
+            told = evolve(human, ice_servers=ice_servers_at(session.local_address))
             mouthpiece = Mouthpiece()
-            engine.add_tracks(FaceTrack(face, mouthpiece), VoiceTrack(mouthpiece))
+            if face is not None:
+                engine = session.engine
+                assert isinstance(engine, AiortcEngine)
+                engine.add_tracks(FaceTrack(face, mouthpiece), VoiceTrack(mouthpiece))
             try:
-                await visit(session, mouthpiece, human)
+                await visit(session, mouthpiece, told)
             finally:
                 mouthpiece.close()
 
@@ -107,14 +146,14 @@ async def emulate(
                 request.target,
                 request.headers,
                 directory=directory,
-                ice_servers=ice_servers,
+                ice_servers=ice_servers_at(_host_of(request)),
             )
 
         async with serve(
             visited,
             host,
             port,
-            config=config or ServerConfig(),
+            config=settings,
             # E3: everything on loopback is a host candidate; its own STUN server is for clients.
             engine=lambda callbacks: AiortcEngine(callbacks, loopback=True),
             http=http,

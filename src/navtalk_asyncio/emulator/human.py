@@ -30,6 +30,7 @@ from navtalk_proto.config import SEND_MEDIA
 from navtalk_proto.errors import MediaError, NavTalkError, SessionClosedError
 from navtalk_proto.events import MessageReceived
 from navtalk_proto.limits import KIB
+from navtalk_proto.media import MediaLine
 from navtalk_proto.wire.endpoint import DEFAULT_PATH
 from navtalk_proto.wire.messages import (
     AudioAppend,
@@ -90,6 +91,9 @@ class HumanConfig:
     brain: Brain
     directory: AvatarDirectory
     ice_servers: tuple[IceServer, ...]
+    """What clients are told; not empty (E2)."""
+    media: tuple[MediaLine, ...] = SEND_MEDIA
+    """What is offered; empty for a conversation without picture and voice."""
 
 
 async def visit(session: ServerSession, mouthpiece: Mouthpiece, config: HumanConfig) -> None:
@@ -110,7 +114,7 @@ async def visit(session: ServerSession, mouthpiece: Mouthpiece, config: HumanCon
         )
     async with asyncio.TaskGroup() as tasks:
         human = _Human(session, mouthpiece, config, tasks)
-        offering = tasks.create_task(_offer(session))
+        offering = tasks.create_task(_offer(session, config.media))
         await session.send(SessionCreated())
         await session.send(SessionUpdated())
         async for event in session.events():
@@ -136,10 +140,12 @@ async def _admit(session: ServerSession, config: HumanConfig) -> FoundAvatar | N
     return None
 
 
-async def _offer(session: ServerSession) -> None:
+async def _offer(session: ServerSession, media: tuple[MediaLine, ...]) -> None:
     """E3, E11: one complete offer; a client that never answers it is not our failure."""
+    if not media:
+        return
     try:
-        await session.negotiate(*SEND_MEDIA)
+        await session.negotiate(*media)
     except (MediaError, SessionClosedError) as error:
         log.info("! no media: %s", error)
 

@@ -74,7 +74,11 @@ class StunServer:
     @property
     def url(self) -> str:
         """The address as an ICE server's URL (RFC 7064), as in ``stun:127.0.0.1:3478``."""
-        host, port = self.address
+        return self.url_at(self.address[0])
+
+    def url_at(self, host: str) -> str:
+        """The URL for clients that reach this machine as `host`, a name or an IP address."""
+        port = self.address[1]
         return f"stun:[{host}]:{port}" if ":" in host else f"stun:{host}:{port}"
 
     @property
@@ -111,7 +115,8 @@ class _BindingProtocol(asyncio.DatagramProtocol):
         self._full = False
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        answer = _answer(data, (addr[0], addr[1]))
+        # A socket bound to "::" sees IPv4 clients as mapped addresses (RFC 4291 section 2.5.5.2).
+        answer = _answer(data, (addr[0].removeprefix("::ffff:"), addr[1]))
         if answer is None:
             self.ignored += 1
         elif self._transport is None or self._full:

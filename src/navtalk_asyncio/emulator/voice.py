@@ -7,7 +7,6 @@ import io
 import shutil
 from typing import Final, Protocol
 
-import anyio
 import numpy as np
 from attrs import field, frozen, validators
 from numpy.typing import NDArray
@@ -111,8 +110,7 @@ class EspeakSynthesiser:
             raise SynthesisError(f"espeak-ng took more than {self.timeout:g} s") from error
         finally:
             if process.returncode is None:
-                with anyio.CancelScope(shield=True):
-                    await _end(process)
+                await _end(process)
         if code != 0:
             raise SynthesisError(f"espeak-ng ended with code {code}")
         try:
@@ -168,7 +166,21 @@ async def _converse(process: asyncio.subprocess.Process, text: bytes) -> bytes:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a process and see it end, however often this is cancelled meanwhile."""
     process.kill()
+    ending = asyncio.ensure_future(_see_the_end(process))
+    cancelled = False
+    while not ending.done():
+        try:
+            await asyncio.wait([ending])
+        except asyncio.CancelledError:
+            cancelled = True
+    ending.result()
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+async def _see_the_end(process: asyncio.subprocess.Process) -> None:
     assert process.stdout is not None
     # The pipe is read to its end: asyncio keeps the process's transport open until then.
     while await process.stdout.read(_CHUNK):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import queue
 import struct
 import threading
@@ -54,9 +55,16 @@ KEYFRAME_SECONDS: Final = 1.0
 _FORMATS: Final = {".mkv": "matroska", ".webm": "webm"}
 _CODECS: Final = {MediaKind.VIDEO: ("VP8", "H264"), MediaKind.AUDIO: ("opus",)}
 
+_being_written: Final[set[str]] = set()
+"""The files that recorders of this process have open, links resolved."""
+_being_written_lock: Final = threading.Lock()
+
 
 class RecordingError(NavTalkError):
-    """A recording could not be written; the cause is FFmpeg's or the disk's own error."""
+    """A recording could not be begun, or is incomplete.
+
+    The text names the file and why. The cause, if there is one, is FFmpeg's or the disk's error.
+    """
 
     code = "recording"
     hint = "check the disk's room and rights, and that the suffix fits the codecs"
@@ -80,12 +88,16 @@ class Recorder:
     """Copies the first video and the first audio track of an engine into a file.
 
     ``async with Recorder(engine, "call.mkv"):`` records until the block ends and then completes the
-    file; on leaving it raises RecordingError if writing failed, unless the block raised itself.
-    The suffix decides: ``.mkv`` takes VP8 or H.264 with Opus, ``.webm`` VP8 with Opus.
+    file. Entering raises RecordingError where the file cannot be opened for writing, or where
+    another recorder of this process writes it. Leaving raises RecordingError if writing failed;
+    where the block raised itself, its exception gets a note instead.
+    The suffix decides: ``.mkv`` takes VP8 or H.264 with Opus, ``.webm`` VP8 with Opus. Another
+    suffix is a ValueError.
 
     Each track's timestamps are its RTP timestamps; the tracks are aligned by the arrival of their
     first packets. Clock drift between the tracks is not corrected. `kinds` are what to record; a
-    recording of one kind does not wait for the other. If no media came at all, no file is left.
+    recording of one kind does not wait for the other. If no media came at all, no file is left; one
+    that was there before is overwritten by the first media, and else stays as it is.
     """
 
     def __init__(
@@ -108,6 +120,7 @@ class Recorder:
         self._queued = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._opened: asyncio.Future[None] | None = None
         self._finished: asyncio.Future[None] | None = None
         self._removers: list[Callable[[], None]] = []
         self._synced = False
@@ -132,12 +145,14 @@ class Recorder:
         if self._thread is not None:
             raise RuntimeError("a Recorder records once")
         loop = asyncio.get_running_loop()
-        self._finished = loop.create_future()
+        self._opened, self._finished = loop.create_future(), loop.create_future()
         self._thread = threading.Thread(
-            target=self._write, args=(loop, self._finished), name="navtalk-recorder"
+            target=self._write, args=(loop, self._opened, self._finished), name="navtalk-recorder"
         )
         self._thread.start()
         try:
+            await asyncio.shield(self._opened)
+            self._check_opened()
             for kind in self._kinds:
                 self._removers.append(self._engine.add_encoded_sink(kind, self._take))
         except BaseException:
@@ -155,8 +170,13 @@ class Recorder:
         await self._end()
         if self._error is not None:
             if exc is None:
-                raise RecordingError(f"{self._path} is incomplete") from self._error
+                raise RecordingError(f"{self._path} is incomplete: {self._error}") from self._error
             exc.add_note(f"the recording {self._path} is incomplete: {self._error}")
+
+    def _check_opened(self) -> None:
+        if self._error is not None:
+            text = f"cannot record into {self._path}: {self._error}"
+            raise RecordingError(text) from self._error
 
     async def _end(self) -> None:
         for remove in self._removers:
@@ -196,9 +216,18 @@ class Recorder:
             self._engine.request_keyframe()
         return self._synced
 
-    def _write(self, loop: asyncio.AbstractEventLoop, finished: asyncio.Future[None]) -> None:
+    def _write(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        opened: asyncio.Future[None],
+        finished: asyncio.Future[None],
+    ) -> None:
         """The thread."""
         try:
+            try:
+                self._attempt(self._file.open)
+            finally:
+                loop.call_soon_threadsafe(_finish, opened)
             while (frame := self._queue.get()) is not None:
                 with self._lock:
                     self._queued -= len(frame.data)
@@ -241,7 +270,9 @@ class _File:
 
     def __init__(self, path: str, format: str, kinds: frozenset[MediaKind]) -> None:
         self._path = path
+        self._real_path = os.path.realpath(path)
         self._format = format
+        self._opened = self._created = False
         self._kinds = kinds
         self._waiting: deque[EncodedFrame] = deque()
         self._waiting_bytes = 0
@@ -252,11 +283,27 @@ class _File:
         self.too_late = 0
         self.wrong_codec = 0
 
+    def open(self) -> None:
+        """See whether the file can be written, and create it; what it holds is not touched yet.
+
+        Raises OSError, and RecordingError where another recorder writes it.
+        """
+        with _being_written_lock:
+            if self._real_path in _being_written:
+                raise RecordingError("another recording writes this file now")
+            _being_written.add(self._real_path)
+        self._opened = True
+        created = not os.path.exists(self._real_path)
+        with open(self._real_path, "ab"):
+            self._created = created
+
     def add(self, frame: EncodedFrame) -> None:
         """Write a frame, or keep it until the header can be written."""
         if frame.codec not in _CODECS[frame.kind]:
             self.wrong_codec += 1
             return
+        if self._format == "webm" and frame.codec == "H264":
+            raise ValueError("a .webm file holds VP8 and Opus, not H264: name it .mkv")
         if self._output is not None:
             self._mux(frame)
             return
@@ -284,9 +331,17 @@ class _File:
         self._waiting_bytes = 0
 
     def close(self) -> None:
-        """Complete the file."""
-        if self._output is not None:
-            self._output.close()
+        """Complete the file; one that nothing was written into is removed if it is ours."""
+        if not self._opened:
+            return
+        try:
+            if self._output is not None:
+                self._output.close()
+            elif self._created:
+                os.unlink(self._real_path)
+        finally:
+            with _being_written_lock:
+                _being_written.discard(self._real_path)
 
     def _mux(self, frame: EncodedFrame) -> None:
         assert self._output is not None
