@@ -24,18 +24,20 @@ class TrioBackend:
 
     def emulate(self) -> AbstractAsyncContextManager[Any]:
         """The emulator on a free loopback port, on the media loop."""
-        from navtalk_trio.testing.emulator import emulator
+        from navtalk_trio.testing.emulator import emulate
 
-        return emulator()
+        return emulate()
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        from navtalk_asyncio.cli.app import build
+        from navtalk_asyncio.cli.app import run
     except ModuleNotFoundError as error:
         sys.exit(f"{error.name} is not installed; pip install 'navtalk[cli]'")
-    sys.exit(build(TrioBackend())())
+    except KeyboardInterrupt:
+        sys.exit(130)  # While the libraries load there is nothing to clean up yet.
+    sys.exit(run(TrioBackend()))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,12 @@ class ClientSession(MediaCalls, ClientCalls):
 
         Any file that PyAV reads, resampled to 24 kHz mono. `trailing_silence` seconds follow, so
         that the server hears the end of the turn.
+
+        Raises ValueError for a silence that is negative or not finite, before anything is opened;
+        OSError where the file cannot be read, AudioFileError where it is no audio or broken, and
+        SessionClosedError when the session ends meanwhile: what was decoded until then was said.
         """
+        self._check_silence(trailing_silence)
         from navtalk_trio.engine_thread import iter_pcm
 
         pieces = await trio.to_thread.run_sync(iter_pcm, path, PACE_MS)

@@ -18,7 +18,29 @@ from navtalk_proto.pump import Pump
 from navtalk_proto.transport import Transport, TransportClosedError
 from navtalk_trio.flag import Flag
 
-__all__ = ["Driver", "Engine", "EngineFactory"]
+__all__ = ["Driver", "Engine", "EngineFactory", "bare"]
+
+
+def bare(
+    group: BaseExceptionGroup[BaseException], *, without: tuple[type[Exception], ...] = ()
+) -> BaseException:
+    """What leaves a nursery of ours: its one exception as it is, several as their group.
+
+    Only what the nursery itself wrapped is unwrapped: a group that the application raised stays
+    one. A lone KeyboardInterrupt is unwrapped however deep: trio raises it in whichever task runs.
+    `without` are exceptions that say nothing beside others, and groups of nothing else.
+    """
+    only = unwrap(group)
+    if isinstance(only, KeyboardInterrupt):
+        return only
+
+    def follows(error: BaseException) -> bool:
+        if isinstance(error, BaseExceptionGroup):
+            return all(map(follows, error.exceptions))
+        return isinstance(error, without)
+
+    left = [error for error in group.exceptions if not follows(error)] or group.exceptions
+    return left[0] if len(left) == 1 else group.derive(left)
 
 
 class Engine(Protocol):
@@ -95,28 +117,30 @@ class Driver(Pump):
         self.give(self.core.transport_opened)
 
     async def run(self) -> None:
-        """Drive until the core is closed.
+        """Drive until the core is closed. Not cancelled from outside: close() is what ends it.
 
-        What a task, the engine or `observe` raised leaves bare; several as an ExceptionGroup. Also
-        then, and when this is cancelled, the core is told the end, and tells it.
+        So the far end sees a close, and not a cut, when the application is cancelled; the core's
+        CLOSE timer bounds it. What a task, the engine or `observe` raised leaves bare; several as
+        an ExceptionGroup. Also then the core is told the end, and tells it.
         """
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._receive)
-                nursery.start_soon(self._send)
-                nursery.start_soon(self._tick)
-                try:
-                    await self.over.wait()
-                finally:
-                    # The sender may be in the middle of a frame, shielded: this makes it fail.
-                    await self._finish(self._transport.aclose)
-                nursery.cancel_scope.cancel()
-        except ExceptionGroup as group:
-            self.failures.extend(group.exceptions)
-        finally:
-            self.dropped()
-            if self.engine is not None:
-                await self._finish(self.engine.aclose)
+        with trio.CancelScope(shield=True):
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._receive)
+                    nursery.start_soon(self._send)
+                    nursery.start_soon(self._tick)
+                    try:
+                        await self.over.wait()
+                    finally:
+                        # The sender may be in the middle of a frame, shielded: this makes it fail.
+                        await self._finish(self._transport.aclose)
+                    nursery.cancel_scope.cancel()
+            except* Exception as group:  # noqa: BLE001 - raised below
+                self.failures.extend(group.exceptions)
+            finally:
+                self.dropped()
+                if self.engine is not None:
+                    await self._finish(self.engine.aclose)
             if self.failures:
                 raise unwrap(ExceptionGroup("the session's driver failed", self.failures))
 

@@ -36,8 +36,9 @@ async def call_on_media_loop(thread: EngineThread, work: Callable[[], Coroutine[
     """Run an asyncio coroutine on the media loop and return its result.
 
     Cancelling cancels the coroutine, waits until it has really ended, and re-raises Cancelled; a
-    coroutine that ended in spite of it is as if it had not been cancelled.
+    coroutine that returned or raised in spite of it is as if it had not been cancelled.
     """
+    await trio.lowlevel.checkpoint_if_cancelled()
     token = trio.lowlevel.current_trio_token()
     ended = trio.Event()
     call = thread.call(work, token.run_sync_soon, ended.set)
@@ -47,7 +48,7 @@ async def call_on_media_loop(thread: EngineThread, work: Callable[[], Coroutine[
         call.stop()
         with trio.CancelScope(shield=True):
             await ended.wait()
-        if call.cancelled() or call.exception() is not None:
+        if call.cancelled():
             raise
     return call.result()
 

@@ -12,15 +12,15 @@ import trio
 
 from navtalk_proto.config import ServerConfig
 from navtalk_proto.connection import Connection
-from navtalk_proto.exception_groups import raise_unchanged, unwrap, without
+from navtalk_proto.exception_groups import raise_unchanged
 from navtalk_proto.machines.lifecycle import State
 from navtalk_proto.pump import Observer
 from navtalk_proto.roles import Role
 from navtalk_proto.session import SESSION_ENDED, is_farewell
 from navtalk_proto.transport import Transport
-from navtalk_proto.wire.endpoint import RequestTarget, parse_request_target
+from navtalk_proto.wire.endpoint import RequestTarget
 from navtalk_proto.wire.plain_http import HttpHandler
-from navtalk_trio.driver import Driver, EngineFactory
+from navtalk_trio.driver import Driver, EngineFactory, bare
 from navtalk_trio.session import MediaCalls
 
 __all__ = ["Server", "ServerHandler", "ServerSession", "serve", "serve_session"]
@@ -112,7 +112,7 @@ async def serve_session(
                 with trio.CancelScope(shield=True):
                     await driver.close(code, reason)
     except BaseExceptionGroup as group:
-        failure = unwrap(without(group, SESSION_ENDED) if driver.failures else group)
+        failure = bare(group, without=SESSION_ENDED if driver.failures else ())
     if failure is not None:
         raise_unchanged(failure)
 
@@ -143,7 +143,7 @@ async def serve(
     if settings.media and engine is None:
         raise ValueError("a server with media needs an engine; without, give config media=()")
 
-    async def session(transport: Transport, target: str) -> None:
+    async def session(transport: Transport, request: RequestTarget) -> None:
         running: list[ServerSession] = []
 
         def register(session: ServerSession) -> None:
@@ -154,7 +154,7 @@ async def serve(
             await serve_session(
                 handler,
                 transport,
-                parse_request_target(target),
+                request,
                 config=settings,
                 engine=engine,
                 register=register,

@@ -8,7 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from navtalk_proto.engine import TrackCounters
-from navtalk_proto.errors import LocalProtocolError
+from navtalk_proto.errors import LocalProtocolError, SessionClosedError
 from navtalk_proto.media import MediaKind
 from navtalk_proto.session import SessionCalls
 from navtalk_trio.driver import Driver, Engine
@@ -51,8 +51,11 @@ class MediaCalls(SessionCalls):
     def record(self, path: str | PathLike[str]) -> AbstractAsyncContextManager[Any]:
         """Copy the encoded video and voice into a Matroska or WebM file, re-encoding nothing.
 
-        ``async with session.record("call.mkv"):`` records until the block ends.
+        ``async with session.record("call.mkv"):`` records until the block ends. Raises
+        SessionClosedError when the session is over.
         """
+        if self.end is not None:
+            raise SessionClosedError("the session is over")
         from navtalk_trio.engine_thread import ThreadEngine
 
         engine = self.engine

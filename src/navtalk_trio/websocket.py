@@ -6,6 +6,7 @@ first, which also makes proxies possible, and the library is given the stream.
 
 from __future__ import annotations
 
+import logging
 import ssl as ssl_module
 import urllib.parse
 import urllib.request
@@ -25,15 +26,20 @@ from trio_websocket import (
     wrap_client_stream,
     wrap_server_stream,
 )
+from wsproto.utilities import LocalProtocolError
 
-from navtalk_proto.errors import ConnectFailedError
+from navtalk_proto.errors import ConnectFailedError, EndpointError
+from navtalk_proto.exception_groups import raise_unchanged
 from navtalk_proto.limits import KIB
 from navtalk_proto.redaction import redact
 from navtalk_proto.transport import TransportClosedError
-from navtalk_proto.wire.endpoint import Endpoint
+from navtalk_proto.wire.endpoint import Endpoint, RequestTarget, parse_request_target
 from navtalk_proto.wire.plain_http import HttpHandler, HttpReply, HttpRequest
+from navtalk_trio.driver import bare
 
 __all__ = ["WebSocketTransport", "accept_websockets", "open_websocket"]
+
+log: Final = logging.getLogger("navtalk.websocket")
 
 OVERSIZE_MARGIN: Final = 64 * KIB
 """How far above its limit a message may be and still reach the core, which then says what is wrong.
@@ -55,15 +61,35 @@ REQUEST_HEAD: Final = 64 * KIB
 REQUEST_SECONDS: Final = 10.0
 """How long a client may take over its request head."""
 
+LINGER_SECONDS: Final = 1.0
+"""How long what a client goes on sending is read, and thrown away, after its request's answer."""
+
+
+_OURS: Final = {
+    1002: "not a WebSocket frame",
+    1007: "a text message is not UTF-8",
+    1009: "a message is far too big",
+}
+"""What the far end did when trio-websocket gives up with this (RFC 6455 section 7.4.1). It answers
+every close frame that it receives, and sends none of its own for the first two."""
+
+_TOO_BIG: Final = "Exceeded maximum message size"
+"""What trio-websocket gives as the reason when it closes with 1009 by itself."""
+
+_CLOSE_FRAME: Final = 0x88
+"""The first byte of a close frame (RFC 6455 section 5.2): FIN, and opcode 8."""
+
 
 class WebSocketTransport:
     """A :class:`~navtalk_proto.transport.Transport` over a trio-websocket connection."""
 
-    def __init__(self, connection: WebSocketConnection, stream: trio.abc.Stream) -> None:
+    def __init__(self, connection: WebSocketConnection, stream: _WatchedStream) -> None:
         self._connection = connection
         self._stream = stream
         self._closing: trio.Event | None = None
         self._lost: TransportClosedError | None = None
+        self.reader_ended: trio.Event = trio.Event()
+        """Set by who runs trio-websocket's reader: without it a closing handshake cannot finish."""
 
     async def send_text(self, text: str) -> None:
         """Send one text message."""
@@ -86,8 +112,16 @@ class WebSocketTransport:
     async def close(self, code: int, reason: str) -> None:
         """Do the closing handshake."""
         self._closing = trio.Event()
+
+        async def until_the_reader_ends() -> None:
+            await self.reader_ended.wait()
+            handshake.cancel_scope.cancel()
+
         try:
-            await self._connection.aclose(code, reason or None)
+            async with trio.open_nursery() as handshake:
+                handshake.start_soon(until_the_reader_ends)
+                await self._connection.aclose(code, reason or None)
+                handshake.cancel_scope.cancel()
         finally:
             self._closing.set()
 
@@ -115,16 +149,23 @@ class WebSocketTransport:
         reason: CloseReason | None = closed.reason
         if reason is None or reason.code == 1006:  # RFC 6455 7.4.1: never on the wire
             return TransportClosedError(None, "")
-        return TransportClosedError(int(reason.code), reason.reason or "")
+        code, text = int(reason.code), reason.reason or ""
+        if code in _OURS and (text.startswith(_TOO_BIG) or not self._stream.close_sent):
+            return TransportClosedError(code, _OURS[code], violation=True)
+        return TransportClosedError(code, text)
 
 
 class _WatchedStream(trio.abc.Stream):
-    """A stream that gives out some bytes again before its own, and tells when it has ended."""
+    """A stream that gives out some bytes again before its own, and tells when it has ended.
+
+    It also tells whether a close frame was sent: the library sends a frame at a time.
+    """
 
     def __init__(self, stream: trio.abc.Stream, head: bytes = b"") -> None:
         self._stream = stream
         self._head = head
         self.ended = trio.Event()
+        self.close_sent = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if self._head:
@@ -141,6 +182,8 @@ class _WatchedStream(trio.abc.Stream):
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if data[:1] == bytes([_CLOSE_FRAME]):
+            self.close_sent = True
         await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -156,6 +199,9 @@ _OPENING_ERRORS: Final = (
     OSError,
     ValueError,
     trio.BrokenResourceError,
+    # trio-websocket wants to refuse what is not HTTP, as only a server may.
+    h11.LocalProtocolError,
+    LocalProtocolError,
 )
 
 
@@ -169,9 +215,16 @@ async def open_websocket(
 ) -> WebSocketTransport:
     """Open a client WebSocket, read in `nursery`. Raises ConnectFailedError without the licence.
 
-    `proxy` True takes the proxy from the environment (``HTTPS_PROXY`` and the like, SOCKS
-    included), a URL names it, None goes direct.
+    `ssl` replaces the default context of a ``wss`` endpoint; with a ``ws`` one it raises
+    EndpointError. `proxy` True takes the proxy from the environment (``HTTPS_PROXY`` and the like,
+    SOCKS included), but for an endpoint on loopback: a proxy's loopback is another machine's. A URL
+    names the proxy, None goes direct. Proxies need python-socks. Redirects are not followed. No
+    compression: base64 audio does not shrink.
     """
+    if ssl is not None and not endpoint.base_url.startswith("wss:"):
+        raise EndpointError("an SSL context is for a wss:// base URL; this one is ws://")
+    if proxy is True and endpoint.is_loopback:
+        proxy = None
     error: BaseException
     try:
         stream = await _open_stream(endpoint, ssl, proxy)
@@ -186,6 +239,8 @@ async def open_websocket(
         text = str(error)
     elif isinstance(error, ConnectionRejected):
         text = f"the server answered HTTP {error.status_code} {_phrase(error.status_code)}"
+    elif isinstance(error, h11.LocalProtocolError | LocalProtocolError):
+        text = "the server does not answer as a WebSocket server does"
     else:
         text = redact(str(error)) or type(error).__name__
     # Raised outside the except block: a traceback would print the cause, which may quote the URL.
@@ -222,25 +277,52 @@ async def _client(
         await watched.ended.wait()
         raise ConnectFailedError("the server hung up in the handshake", stage="open")
 
+    async def shake_hands(reader: trio.Nursery) -> WebSocketConnection:
+        async with trio.open_nursery() as handshake:
+            handshake.start_soon(refuse_silence)
+            connection = await wrap_client_stream(
+                reader,
+                cast("trio.SocketStream", watched),
+                url.netloc,
+                f"{url.path}?{url.query}",
+                message_queue_size=MESSAGE_QUEUE,
+                max_message_size=max_size + OVERSIZE_MARGIN,
+                receive_buffer_size=RECEIVE_BUFFER,
+            )
+            handshake.cancel_scope.cancel()
+        return connection
+
+    await _hold(watched, shake_hands, task_status)
+
+
+async def _hold(
+    stream: _WatchedStream,
+    shake_hands: Callable[[trio.Nursery], Awaitable[WebSocketConnection]],
+    task_status: trio.TaskStatus[WebSocketTransport],
+) -> None:
+    """Open a connection, then run its reader and its keep-alive until the stream is closed.
+
+    The handshake may be cancelled. What follows may not: the closing handshake needs the reader,
+    also when the application is cancelled. Whoever has the transport closes the stream.
+    """
     try:
-        async with trio.open_nursery() as beside:
-            async with trio.open_nursery() as reader:
-                async with trio.open_nursery() as handshake:
-                    handshake.start_soon(refuse_silence)
-                    connection = await wrap_client_stream(
-                        reader,
-                        cast("trio.SocketStream", watched),
-                        url.netloc,
-                        f"{url.path}?{url.query}",
-                        message_queue_size=MESSAGE_QUEUE,
-                        max_message_size=max_size + OVERSIZE_MARGIN,
-                        receive_buffer_size=RECEIVE_BUFFER,
-                    )
-                    handshake.cancel_scope.cancel()
-                transport = WebSocketTransport(connection, stream)
-                beside.start_soon(transport.keep_alive)
-                task_status.started(transport)
-            beside.cancel_scope.cancel()
+        with trio.CancelScope() as open_or_cancelled:
+            async with trio.open_nursery() as beside:
+                try:
+                    async with trio.open_nursery() as reader:
+                        connection = await shake_hands(reader)
+                        transport = WebSocketTransport(connection, stream)
+                        task_status.started(transport)
+                        # Cancelled in the last moment: then nobody has got the transport.
+                        await trio.lowlevel.checkpoint_if_cancelled()
+                        open_or_cancelled.shield = True
+                        beside.start_soon(transport.keep_alive)
+                except* LocalProtocolError:
+                    # trio-websocket answers a ping that crossed our close, and is not allowed to.
+                    if not open_or_cancelled.shield:
+                        raise
+                transport.reader_ended.set()
+                beside.cancel_scope.cancel()
     finally:
         await trio.aclose_forcefully(stream)
 
@@ -250,8 +332,6 @@ async def _open_stream(
 ) -> trio.abc.Stream:
     url = urllib.parse.urlsplit(endpoint.base_url)
     secure = url.scheme == "wss"
-    if ssl is not None and not secure:
-        raise ValueError("an SSL context goes with a wss:// URL")
     host = url.hostname or ""
     port = url.port or (443 if secure else 80)
     through = _proxy_from_environment(host, port, secure) if proxy is True else proxy
@@ -283,12 +363,20 @@ async def _through_proxy(proxy: str, host: str, port: int) -> trio.SocketStream:
             "or pass proxy=None to go direct",
             stage="open",
         ) from None
+    scheme, _, rest = proxy.partition("://")
+    # python-socks has another way to say that the proxy resolves the name (curl's socks5h).
+    plain = {"socks5h": "socks5", "socks4a": "socks4"}.get(scheme, scheme)
     try:
-        socket = await Proxy.from_url(proxy).connect(dest_host=host, dest_port=port)
-    except ProxyError as error:
-        # The proxy's URL may hold a password: it is not shown.
-        raise ConnectFailedError(f"the proxy did not connect: {error}", stage="open") from None
-    return trio.SocketStream(socket)
+        through = Proxy.from_url(f"{plain}://{rest}", rdns=plain != scheme or None)
+    except ValueError:
+        pass  # Not raised from here: its text, and the context, quote the URL and its password.
+    else:
+        try:
+            socket = await through.connect(dest_host=host, dest_port=port)
+        except (ProxyError, OSError) as error:
+            raise ConnectFailedError(f"the proxy did not connect: {error}", stage="open") from None
+        return trio.SocketStream(socket)
+    raise ConnectFailedError("not a proxy's URL: http://, socks5:// and so on", stage="open")
 
 
 def _proxy_from_environment(host: str, port: int, secure: bool) -> str | None:
@@ -299,7 +387,7 @@ def _proxy_from_environment(host: str, port: int, secure: bool) -> str | None:
     for scheme in ("wss", "socks", "https") if secure else ("ws", "socks", "https", "http"):
         found = proxies.get(scheme)
         if found is not None:
-            return found.replace("http://", "socks5://", 1) if scheme == "socks" else found
+            return found.replace("http://", "socks5h://", 1) if scheme == "socks" else found
     return None
 
 
@@ -308,7 +396,7 @@ def _proxy_from_environment(host: str, port: int, secure: bool) -> str | None:
 
 @asynccontextmanager
 async def accept_websockets(
-    session: Callable[[WebSocketTransport, str], Awaitable[None]],
+    session: Callable[[WebSocketTransport, RequestTarget], Awaitable[None]],
     host: str,
     port: int,
     *,
@@ -323,14 +411,10 @@ async def accept_websockets(
         try:
             with trio.fail_after(REQUEST_SECONDS):
                 request, head = await _read_request(stream)
-                if request is None or not _is_upgrade(request):
-                    await _answer(stream, _plain(request, http))
-                    return
-                if full():
-                    await _answer(stream, _text(HTTPStatus.SERVICE_UNAVAILABLE))
-                    return
-            await _accept(stream, head, session, max_size)
-        except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+                target = await _target_or_answer(stream, request, http, full)
+            if target is not None:
+                await _accept(_WatchedStream(stream, head), session, target, max_size)
+        except* _CLIENT_IS_GONE:
             pass  # A client that hung up, or never finished its request, is not our failure.
         finally:
             await trio.aclose_forcefully(stream)
@@ -339,34 +423,75 @@ async def accept_websockets(
     if ssl is None:
         listeners = list(await trio.open_tcp_listeners(port, host=host))
     else:
-        listeners = list(await trio.open_ssl_over_tcp_listeners(port, ssl, host=host))
+        listeners = list(
+            await trio.open_ssl_over_tcp_listeners(port, ssl, host=host, https_compatible=True)
+        )
     bound: int = (listeners[0].transport_listener if ssl else listeners[0]).socket.getsockname()[1]
-    async with trio.open_nursery() as nursery:
-        await nursery.start(trio.serve_listeners, handle, listeners)
-        yield bound
-        nursery.cancel_scope.cancel()
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(trio.serve_listeners, handle, listeners)
+            yield bound
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        failure = bare(group)
+    if failure is not None:
+        raise_unchanged(failure)
+
+
+_CLIENT_IS_GONE: Final = (
+    trio.TooSlowError,
+    trio.BrokenResourceError,
+    trio.ClosedResourceError,
+    ConnectionClosed,
+    HandshakeError,
+    OSError,
+)
+
+
+async def _target_or_answer(
+    stream: trio.abc.Stream,
+    request: h11.Request | None,
+    http: HttpHandler | None,
+    full: Callable[[], bool],
+) -> RequestTarget | None:
+    """What a client wants a session with; None: it wanted something else, and was answered."""
+    if request is None or not _is_upgrade(request):
+        await _answer(stream, _plain(request, http))
+    elif full():
+        await _answer(stream, _text(HTTPStatus.SERVICE_UNAVAILABLE, "no session is free"))
+    else:
+        try:
+            return parse_request_target(request.target.decode("ascii"))
+        except EndpointError as error:
+            refusal = _text(HTTPStatus.BAD_REQUEST, str(error))
+        await _answer(stream, refusal)
+    return None
 
 
 async def _accept(
-    stream: trio.abc.Stream,
-    head: bytes,
-    session: Callable[[WebSocketTransport, str], Awaitable[None]],
+    stream: _WatchedStream,
+    session: Callable[[WebSocketTransport, RequestTarget], Awaitable[None]],
+    target: RequestTarget,
     max_size: int,
 ) -> None:
+    async def shake_hands(reader: trio.Nursery) -> WebSocketConnection:
+        request = await wrap_server_stream(
+            reader,
+            stream,
+            message_queue_size=MESSAGE_QUEUE,
+            max_message_size=max_size + OVERSIZE_MARGIN,
+            receive_buffer_size=RECEIVE_BUFFER,
+        )
+        return await request.accept()
+
     async with trio.open_nursery() as tasks:
         with trio.fail_after(REQUEST_SECONDS):
-            request = await wrap_server_stream(
-                tasks,
-                _WatchedStream(stream, head),
-                message_queue_size=MESSAGE_QUEUE,
-                max_message_size=max_size + OVERSIZE_MARGIN,
-                receive_buffer_size=RECEIVE_BUFFER,
-            )
-            connection = await request.accept()
-        transport = WebSocketTransport(connection, stream)
-        tasks.start_soon(transport.keep_alive)
-        await session(transport, request.path)
-        tasks.cancel_scope.cancel()
+            transport: WebSocketTransport = await tasks.start(_hold, stream, shake_hands)
+        try:
+            await session(transport, target)
+        finally:
+            await transport.aclose()
 
 
 async def _read_request(stream: trio.abc.Stream) -> tuple[h11.Request | None, bytes]:
@@ -398,20 +523,23 @@ def _plain(request: h11.Request | None, http: HttpHandler | None) -> HttpReply:
         return _text(HTTPStatus.BAD_REQUEST)
     reply = None
     if http is not None:
-        reply = http(
-            HttpRequest(
-                method=request.method.decode("ascii"),
-                target=request.target.decode("ascii", "replace"),
-                headers={
-                    name.decode("ascii"): value.decode("latin-1") for name, value in request.headers
-                },
-            )
+        asked = HttpRequest(
+            method=request.method.decode("ascii"),
+            target=request.target.decode("ascii", "replace"),
+            headers={
+                name.decode("ascii"): value.decode("latin-1") for name, value in request.headers
+            },
         )
+        try:
+            reply = http(asked)
+        except Exception:
+            log.exception("! answering HTTP failed")
+            return _text(HTTPStatus.INTERNAL_SERVER_ERROR)
     return reply or _text(HTTPStatus.NOT_FOUND)
 
 
-def _text(status: HTTPStatus) -> HttpReply:
-    body = f"{status.phrase.lower()}\n".encode()
+def _text(status: HTTPStatus, text: str = "") -> HttpReply:
+    body = f"{text or status.phrase.lower()}\n".encode()
     fields = (("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))))
     return HttpReply(status=status, headers=fields, body=body)
 
@@ -429,3 +557,9 @@ async def _answer(stream: trio.abc.Stream, reply: HttpReply) -> None:
     )
     parts = [writer.send(one) for one in (head, h11.Data(data=reply.body), h11.EndOfMessage())]
     await stream.send_all(b"".join(part for part in parts if part))
+    if isinstance(stream, trio.abc.HalfCloseableStream):
+        # Closing with something unread resets the connection, and may overtake the answer.
+        await stream.send_eof()
+        with trio.move_on_after(LINGER_SECONDS):
+            while await stream.receive_some(RECEIVE_BUFFER):
+                pass

@@ -4,12 +4,17 @@
 engine, and :func:`run_virtual` runs a coroutine on a loop whose clock jumps to the next timer
 instead of waiting for it. Virtual time and real sockets do not mix: a timer fires while a socket
 read is pending.
+
+For real sockets, :func:`emulator_thread` is a digital human that tests on any loop can talk to;
+in an asyncio test ``navtalk_asyncio.emulator.emulate()`` does on the test's own loop. The fixtures
+of :mod:`navtalk_asyncio.testing.pytest_plugin` give both kinds to pytest.
 """
 
 from __future__ import annotations
 
 import asyncio
 
+from navtalk_asyncio.testing.emulator_thread import emulator_thread
 from navtalk_asyncio.testing.virtual_loop import VirtualClockLoop, run_virtual
 from navtalk_proto.engine import EngineCallbacks
 from navtalk_proto.testing import paper_engine
@@ -21,6 +26,7 @@ __all__ = [
     "MemoryTransport",
     "PaperEngine",
     "VirtualClockLoop",
+    "emulator_thread",
     "memory_transports",
     "run_virtual",
 ]

@@ -1,7 +1,7 @@
 """The public test kit for trio: no sockets, no media, and with trio's MockClock no real time.
 
 :func:`memory_transports` is a WebSocket without one, :class:`PaperEngine` runs the core's strict
-engine, and :func:`emulator` is a digital human on real sockets. Virtual time and real sockets do
+engine, and ``emulate()`` is a digital human on real sockets. Virtual time and real sockets do
 not mix: a timer fires while a socket read is pending.
 """
 
@@ -19,9 +19,9 @@ from navtalk_proto.testing.memory_transport import memory_transports as _memory_
 from navtalk_trio.flag import Flag
 
 if TYPE_CHECKING:
-    from navtalk_trio.testing.emulator import emulator
+    from navtalk_trio.testing.emulator import emulate
 
-__all__ = ["MemoryTransport", "PaperEngine", "emulator", "memory_transports"]
+__all__ = ["MemoryTransport", "PaperEngine", "emulate", "memory_transports"]
 
 
 class PaperEngine(paper_engine.PaperEngine):
@@ -38,8 +38,8 @@ def memory_transports() -> tuple[MemoryTransport, MemoryTransport]:
 
 
 def __getattr__(name: str) -> object:
-    if name == "emulator":  # It brings aiortc, numpy and Pillow: only for who asks.
-        from navtalk_trio.testing.emulator import emulator
+    if name == "emulate":  # It brings aiortc, numpy and Pillow: only for who asks.
+        from navtalk_trio.testing.emulator import emulate
 
-        return emulator
+        return emulate
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
