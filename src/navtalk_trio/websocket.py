@@ -164,8 +164,8 @@ class _WatchedStream(trio.abc.Stream):
     def __init__(self, stream: trio.abc.Stream, head: bytes = b"") -> None:
         self._stream = stream
         self._head = head
-        self.ended = trio.Event()
-        self.close_sent = False
+        self.ended: trio.Event = trio.Event()
+        self.close_sent: bool = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if self._head:
