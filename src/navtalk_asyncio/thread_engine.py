@@ -105,6 +105,10 @@ class ThreadEngine:
             await ended.wait()
         except asyncio.CancelledError:
             call.stop()
-            await ended.wait()
+            while not ended.is_set():
+                try:
+                    await ended.wait()
+                except asyncio.CancelledError:  # Asked again: it is stopping already.
+                    continue
             raise
         return call.result()

@@ -569,6 +569,18 @@ class Matrix:
             Matrix.counts[f"{self.loop.name} suspension points"] += 1
         return point - 1
 
+    def once(self, scenario: Callable[[Stage], Coroutine[Any, Any, None]]) -> None:
+        """Play it, and cancel nothing."""
+
+        async def main() -> None:
+            stage = Stage(self.loop)
+            with anyio.fail_after(PATIENCE):
+                await scenario(stage)
+            assert all(engine.closed for engine in stage.engines)
+            self.loop.check_no_task_is_left()
+
+        anyio.run(main, backend=self.loop.name, backend_options=self.loop.options())
+
     def play(
         self,
         scenario: Callable[[Stage], Coroutine[Any, Any, None]],

@@ -302,6 +302,51 @@ def test_a_deadline_is_a_cancellation_like_another() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("times", [1, 3])
+def test_asyncio_waits_for_the_end_too_however_often_it_is_cancelled(times: int) -> None:
+    """The same call from an asyncio application, whose task may be cancelled again and again."""
+
+    async def main() -> None:
+        from navtalk_asyncio.thread_engine import ThreadEngine as AsyncioThreadEngine
+
+        callbacks = EngineCallbacks(
+            done=lambda *_: None, failed=lambda *_: None, event=lambda _: None
+        )
+        make = await AsyncioThreadEngine.factory(FedEngine)
+        engine: Any = make(callbacks)
+        user = asyncio.get_running_loop()
+        started, cleaning = asyncio.Event(), asyncio.Event()
+        may_end = asyncio.Event()
+        media: list[asyncio.AbstractEventLoop] = []
+        seen: list[str] = []
+
+        async def work() -> None:
+            media.append(asyncio.get_running_loop())
+            user.call_soon_threadsafe(started.set)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                user.call_soon_threadsafe(cleaning.set)
+                await may_end.wait()
+                seen.append("ended")
+
+        calling = asyncio.create_task(engine._call(work))
+        await started.wait()
+        for _ in range(times):
+            calling.cancel()
+            await cleaning.wait()
+            await asyncio.sleep(0)
+        assert not calling.done()
+        media[0].call_soon_threadsafe(may_end.set)
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        assert seen == ["ended"]
+        await engine.aclose()
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+    assert media_threads() == []
+
+
 # ---- an engine on the other side
 
 
