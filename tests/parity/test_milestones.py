@@ -147,5 +147,7 @@ def test_cancelling_at_a_milestone(
     assert sockets() == sockets_before
     # trio keeps its workers for a while.
     left = {one for one in threading.enumerate() if not one.name.startswith("Trio thread")}
-    assert left <= threads_before
+    for one in left - threads_before:
+        one.join(PATIENCE)  # Its work is done; the operating system may not have run its end yet.
+        assert not one.is_alive(), one.name
     matrix.counts[f"{loop.name} milestones"] += 1

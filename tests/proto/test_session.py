@@ -425,3 +425,13 @@ def test_those_who_wait_for_a_session_learn_one_of_two() -> None:
     assert not issubclass(LocalProtocolError, SESSION_ENDED)
     assert not issubclass(Ready, SESSION_ENDED)
     assert not issubclass(Usable, SESSION_ENDED)
+
+
+@pytest.mark.parametrize("seconds", [-0.1, float("nan"), float("inf")])
+def test_a_silence_that_is_no_length_of_time_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="trailing_silence"):
+        ClientCalls._check_silence(seconds)
+
+
+def test_no_silence_is_a_length_of_time() -> None:
+    ClientCalls._check_silence(0.0)
