@@ -58,6 +58,13 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+_LOOP_OPTIONS: Final[dict[str, dict[str, bool]]] = {
+    "asyncio": {},
+    "trio": {"restrict_keyboard_interrupt_to_checkpoints": True},
+}
+"""Ctrl-C cancels on both loops. Trio's default raises it between any two lines: in the middle of an
+import, of a callback, of handing a result across threads; what that breaks is printed last."""
+
 _STYLES: Final = {
     "understood": "bold",
     "transcript": "bold",
@@ -298,7 +305,7 @@ def build(backend: Backend) -> App:
 def _run(backend: Backend, command: Callable[[], Awaitable[Answer]], output: Path) -> int:
     """Run a command on the backend's loop and turn what comes of it into an exit code."""
     try:
-        answer = anyio.run(command, backend=backend.name)
+        answer = anyio.run(command, backend=backend.name, backend_options=_LOOP_OPTIONS[backend.name])
     except (NavTalkError, OSError) as error:
         return _complain(str(error), getattr(error, "hint", ""), code=_exit_code(error))
     if answer.missing:
