@@ -24,6 +24,18 @@ __all__ = [
     "ConfigUpdated",
     "Usable",
     "MessageReceived",
+    "UserSpeaking",
+    "UserSilent",
+    "UserTurn",
+    "ResponseStarted",
+    "ResponseText",
+    "ResponseGenerated",
+    "ResponseDone",
+    "ResponseInterrupted",
+    "ResponseFailed",
+    "FunctionCall",
+    "ErrorReported",
+    "ConversationEvent",
     "UnknownMessage",
     "OutOfOrder",
     "ProtocolViolation",
@@ -78,9 +90,132 @@ class Usable:
 
 @frozen(kw_only=True)
 class MessageReceived:
-    """A message of the conversation, or from a client, as it was received."""
+    """A message of the conversation, or from a client, as it was received.
+
+    For relays, recorders and tests. On a client, what it means follows as a ConversationEvent.
+    """
 
     message: ServerMessage | ClientMessage
+
+
+# ---- the conversation, as the client sees it (machines/conversation.py)
+
+
+@frozen(kw_only=True)
+class UserSpeaking:
+    """The server hears the user: its voice activity detection said so (protocol.md 3.2)."""
+
+
+@frozen(kw_only=True)
+class UserSilent:
+    """The server hears the user no more. The transcript follows, or not."""
+
+
+@frozen(kw_only=True)
+class UserTurn:
+    """What the user said, whole: the server's transcript of speech, or a text that we sent.
+
+    Transcripts may come before, between or after the answer's events (protocol.md 3.2), and may
+    be empty: something was heard, and nothing understood.
+    """
+
+    text: str
+    typed: bool = False
+
+
+@frozen(kw_only=True)
+class ResponseStarted:
+    """The human begins to answer, or to speak on its own.
+
+    One ResponseDone, ResponseInterrupted or ResponseFailed of the same id follows. `response_id`
+    is the server's, None where a response came about that it never named.
+    """
+
+    response_id: str | None
+
+
+@frozen(kw_only=True)
+class ResponseText:
+    """The next piece of what the human says, as it is generated: ahead of the voice."""
+
+    response_id: str
+    delta: str
+
+
+@frozen(kw_only=True)
+class ResponseGenerated:
+    """All of the answer is generated; the voice is still to be heard. `text` is the whole."""
+
+    response_id: str | None
+    text: str
+
+
+@frozen(kw_only=True)
+class ResponseDone:
+    """The human has said all of it, by the reckoning of ``ClientConfig.speech_rate``."""
+
+    response_id: str | None
+    text: str
+
+
+@frozen(kw_only=True)
+class ResponseInterrupted:
+    """The user spoke into the answer, or interrupted it: barge-in (protocol.md 3.2).
+
+    `text` is what was generated until then, `heard` the part that can have been spoken: its words
+    up to the time that passed since the answer began, at ``ClientConfig.speech_rate``.
+    """
+
+    response_id: str | None
+    text: str
+    heard: str
+
+
+@frozen(kw_only=True)
+class ResponseFailed:
+    """No answer, or none that ended: `reason` is the server's error, or what did not happen.
+
+    Also for a response that was asked for and never began; `response_id` and `text` are empty then.
+    """
+
+    response_id: str | None
+    reason: str
+    text: str = ""
+
+
+@frozen(kw_only=True)
+class FunctionCall:
+    """The model calls a function (protocol.md 5.16); it waits for one answer.
+
+    `arguments` is JSON text as the model wrote it, not checked to be JSON.
+    """
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+@frozen(kw_only=True)
+class ErrorReported:
+    """The server reported an error inside the running session; the session lives."""
+
+    text: str
+    code: str | None = None
+
+
+ConversationEvent: TypeAlias = (
+    UserSpeaking
+    | UserSilent
+    | UserTurn
+    | ResponseStarted
+    | ResponseText
+    | ResponseGenerated
+    | ResponseDone
+    | ResponseInterrupted
+    | ResponseFailed
+    | FunctionCall
+    | ErrorReported
+)
 
 
 @frozen(kw_only=True)
@@ -244,6 +379,7 @@ Event: TypeAlias = (
     | ConfigUpdated
     | Usable
     | MessageReceived
+    | ConversationEvent
     | UnknownMessage
     | OutOfOrder
     | ProtocolViolation
