@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from navtalk_proto.machines import lifecycle, negotiation
+from navtalk_proto.machines import conversation, lifecycle, media_flow, negotiation
 
 PAGE = Path(__file__).with_name("state-tables.md")
 
@@ -19,7 +19,8 @@ HEAD = """\
 # State tables
 
 Drawn by `docs/draw_state_tables.py` from the tables that the core runs; do not edit. What the words
-mean stands in `src/navtalk_proto/machines/lifecycle.py` and `negotiation.py`.
+mean stands in `src/navtalk_proto/machines/lifecycle.py`, `negotiation.py`, `conversation.py` and
+`media_flow.py`.
 """
 
 
@@ -27,7 +28,13 @@ def arrows(transitions: Mapping[tuple[Any, Any], Any]) -> dict[tuple[str, str], 
     """Inputs by (from, to), for a diagram; self-loops are left out, they only crowd it."""
     found: dict[tuple[str, str], list[str]] = {}
     for (state, kind), edge in transitions.items():
-        targets = edge.to if isinstance(edge, negotiation.Edge) else (edge.state,)
+        match edge:
+            case negotiation.Edge(to=targets):
+                pass
+            case lifecycle.Edge(state=target):
+                targets = (target,)
+            case _:
+                targets = edge[:1]
         for target in targets:
             if target is not state:
                 found.setdefault((state.name, target.name), []).append(kind.value)
@@ -74,6 +81,32 @@ def negotiation_rows() -> Iterator[str]:
         yield f"| {state.name} | {kind.value} | {edge.effect.value} | {targets} |"
 
 
+def response_rows() -> Iterator[str]:
+    """An answer's edges as a Markdown table."""
+    yield "| state | input | next | effect |"
+    yield "|---|---|---|---|"
+    for (state, kind), (to, effect) in conversation.TRANSITIONS.items():
+        target = "same" if to is state else to.name
+        yield f"| {state.name} | {kind.value} | {target} | {effect.value} |"
+
+
+def call_rows() -> Iterator[str]:
+    """A function call's edges as a Markdown table."""
+    yield "| state | input | next |"
+    yield "|---|---|---|"
+    for (state, kind), to in conversation.CALL_TRANSITIONS.items():
+        yield f"| {state.name} | {kind.value} | {'same' if to is state else to.name} |"
+
+
+def flow_rows() -> Iterator[str]:
+    """A received track's edges as a Markdown table."""
+    yield "| phase | input | next | effect |"
+    yield "|---|---|---|---|"
+    for (phase, kind), (to, effect) in media_flow.TRANSITIONS.items():
+        target = "same" if to is phase else to.name
+        yield f"| {phase.name} | {kind.value} | {target} | {effect.value} |"
+
+
 def ignored(pairs: frozenset[tuple[Any, Any]]) -> Iterator[str]:
     """The pairs that are ignored on purpose, one line a state."""
     states = {state for state, _ in pairs}
@@ -93,6 +126,15 @@ def page() -> str:
     lines += ["", *negotiation_rows(), "", "Ignored on purpose:", ""]
     lines += ignored(negotiation.IGNORED)
     lines += ["", "Every other pair cannot happen, or is a wish without media.", ""]
+    lines += ["## Conversation: an answer", ""]
+    lines += diagram(conversation.TRANSITIONS, conversation.State.REQUESTED)
+    lines += ["", *response_rows(), "", "Ignored on purpose, most of it late:", ""]
+    lines += ignored(conversation.IGNORED)
+    lines += ["", "There is no other pair.", "", "## Conversation: a function call", ""]
+    lines += call_rows()
+    lines += ["", "Every other pair is a mistake of the sender.", "", "## Received media", ""]
+    lines += diagram(media_flow.TRANSITIONS, media_flow.Phase.HELD)
+    lines += ["", *flow_rows(), "", "Every other pair changes nothing.", ""]
     return "\n".join(lines)
 
 

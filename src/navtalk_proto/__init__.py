@@ -18,6 +18,11 @@ from navtalk_proto.config import (
 )
 from navtalk_proto.connection import Connection, Counters
 from navtalk_proto.errors import (
+    AvatarLookupError,
+    AvatarLookupFailedError,
+    AvatarLookupTimeoutError,
+    AvatarNotFoundError,
+    AvatarReplyError,
     BackendRefusedError,
     ConnectError,
     ConnectFailedError,
@@ -26,7 +31,9 @@ from navtalk_proto.errors import (
     ConnectTimeoutError,
     EndpointError,
     GpuFullError,
+    HistoryError,
     InsufficientBalanceError,
+    LicenseRefusedError,
     LocalProtocolError,
     MalformedMessageError,
     MediaError,
@@ -35,12 +42,20 @@ from navtalk_proto.errors import (
     RefusalKind,
     RefusedError,
     SessionClosedError,
+    SessionLostError,
+    ToolError,
+    ToolFailedError,
+    UnsupportedByProviderError,
 )
-from navtalk_proto.limits import Limits
+from navtalk_proto.history import CallEntry, Ending, History, HumanTurn, Turn
+from navtalk_proto.limits import Limits, ToolLimits
 from navtalk_proto.machines.lifecycle import State
+from navtalk_proto.reconnect import ReconnectPolicy
 from navtalk_proto.roles import Role
 from navtalk_proto.secret import Secret
+from navtalk_proto.tools.schema import OnInterrupt, Tool, tool
 from navtalk_proto.wire import messages
+from navtalk_proto.wire.avatar_lookup import AvatarDetail, LicensePlace, ProviderCapabilities
 from navtalk_proto.wire.endpoint import Endpoint, RequestTarget
 
 __all__ = [
@@ -52,10 +67,16 @@ __all__ = [
     "ClientConfig",
     "ServerConfig",
     "Limits",
+    "ReconnectPolicy",
     "Secret",
     "DEFAULT_ICE_SERVERS",
     "RECEIVE_MEDIA",
     "SEND_MEDIA",
+    # tools
+    "tool",
+    "Tool",
+    "OnInterrupt",
+    "ToolLimits",
     # the vocabulary
     "actions",
     "events",
@@ -64,11 +85,22 @@ __all__ = [
     "messages",
     "Endpoint",
     "RequestTarget",
+    # what was said
+    "History",
+    "Turn",
+    "HumanTurn",
+    "CallEntry",
+    "Ending",
+    # whom to talk to
+    "AvatarDetail",
+    "LicensePlace",
+    "ProviderCapabilities",
     # errors
     "NavTalkError",
     "LocalProtocolError",
     "NotReadyError",
     "SessionClosedError",
+    "SessionLostError",
     "MalformedMessageError",
     "EndpointError",
     "ConnectError",
@@ -82,4 +114,14 @@ __all__ = [
     "GpuFullError",
     "BackendRefusedError",
     "RefusalKind",
+    "ToolError",
+    "ToolFailedError",
+    "UnsupportedByProviderError",
+    "HistoryError",
+    "AvatarLookupError",
+    "AvatarNotFoundError",
+    "LicenseRefusedError",
+    "AvatarLookupFailedError",
+    "AvatarLookupTimeoutError",
+    "AvatarReplyError",
 ]

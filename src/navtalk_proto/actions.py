@@ -7,6 +7,7 @@ from typing import TypeAlias
 from attrs import field, frozen
 
 from navtalk_proto.events import Event
+from navtalk_proto.ice import IceServerRule
 from navtalk_proto.media import IcePolicy, MediaLine, OpId
 from navtalk_proto.wire.messages import Answer, Description, IceCandidate, IceServer, Offer
 
@@ -64,13 +65,16 @@ class OpenPeer:
     """Make a peer connection. Result: None.
 
     `media` are the m-lines to receive or send; an offer created later contains them. `ice_servers`
-    is complete: an engine must not add servers of its own.
+    is complete: an engine must not add servers of its own, and contacts none that
+    `allow_ice_server` refuses; None stands for :func:`~navtalk_proto.ice.default_ice_rule`, with
+    loopback let through where the engine was made for it.
     """
 
     op: OpId
     ice_servers: tuple[IceServer, ...]
     policy: IcePolicy
     media: tuple[MediaLine, ...]
+    allow_ice_server: IceServerRule | None = None
 
 
 @frozen(kw_only=True)
@@ -81,6 +85,7 @@ class ResetPeer:
     ice_servers: tuple[IceServer, ...]
     policy: IcePolicy
     media: tuple[MediaLine, ...]
+    allow_ice_server: IceServerRule | None = None
 
 
 @frozen(kw_only=True)

@@ -7,8 +7,9 @@ to :meth:`Connection.next_timeout`.
 
 This is the only file that knows which role is ours. The order of a session is in
 :mod:`navtalk_proto.machines.lifecycle`, the exchange of descriptions in
-:mod:`navtalk_proto.machines.negotiation`; both are tables, and this file carries out what their
-edges name.
+:mod:`navtalk_proto.machines.negotiation`, what is said in
+:mod:`navtalk_proto.machines.conversation`; they are tables, and this file carries out what the
+edges of the first two name.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from navtalk_proto.actions import (
     CloseTransport,
     Emit,
     MediaResult,
+    ResetPeer,
     SendText,
+    SetRemote,
 )
-from navtalk_proto.config import ClientConfig, ServerConfig
+from navtalk_proto.config import ClientConfig, Mode, ServerConfig
 from navtalk_proto.errors import (
     LocalProtocolError,
     MalformedMessageError,
@@ -41,7 +44,9 @@ from navtalk_proto.events import (
     Connected,
     ConnectFailed,
     Event,
+    MediaLost,
     MessageReceived,
+    Negotiated,
     NegotiationFailed,
     Notice,
     OutOfOrder,
@@ -54,14 +59,21 @@ from navtalk_proto.events import (
     UnknownMessage,
     Usable,
 )
+from navtalk_proto.ice import any_ice_server
 from navtalk_proto.intents import Close, Intent, Negotiate, SayText, SendAudio
 from navtalk_proto.machines import negotiation
+from navtalk_proto.machines.conversation import Conversation
 from navtalk_proto.machines.lifecycle import Edge, Effect, Input, Lifecycle, Local, State, Verdict
+from navtalk_proto.machines.media_flow import TIMERS as FLOW_TIMERS
+from navtalk_proto.machines.media_flow import MediaFlow
 from navtalk_proto.machines.negotiation import Negotiation
 from navtalk_proto.media import (
+    ConsentRefreshed,
     Direction,
+    IceServerFailed,
     LocalCandidate,
     MediaEvent,
+    MediaProgress,
     MediaStarted,
     MediaState,
     MediaStateChanged,
@@ -71,8 +83,8 @@ from navtalk_proto.media import (
 )
 from navtalk_proto.roles import Role
 from navtalk_proto.timers import Timer, Timers
-from navtalk_proto.wire import codec
-from navtalk_proto.wire.audio import split_pcm
+from navtalk_proto.wire import codec, obsolete
+from navtalk_proto.wire.audio import HOLD_SECONDS, FrameAssembler
 from navtalk_proto.wire.messages import (
     Answer,
     AudioAppend,
@@ -103,9 +115,9 @@ from navtalk_proto.wire.messages import (
     Unknown,
     UserMessage,
 )
-from navtalk_proto.wire.sdp import check_description
+from navtalk_proto.wire.sdp import Sdp, check_description
 
-__all__ = ["Connection", "Counters"]
+__all__ = ["Connection", "Counters", "check_close"]
 
 _REFUSALS: Final[dict[type, RefusalKind]] = {
     ConnectedFail: RefusalKind.FAIL,
@@ -202,6 +214,22 @@ class Counters:
     """Messages and requests after the close began."""
     stale_completions: int = 0
     """Media completions of operations that nobody waits for any more."""
+    unsent: int = 0
+    """Candidates of ours that were not sent: too many waited for the description they belong to."""
+    late: int = 0
+    """Conversation messages for an answer or a call that had ended, or never was."""
+    calls_forgotten: int = 0
+    """Function calls that can be answered no more: more than ``Limits.calls`` others came since."""
+    audio_dropped: int = 0
+    """Bytes of SendAudio that were held for a frame when AudioClear, or the end, came."""
+
+
+def check_close(intent: Close) -> None:
+    """Raise LocalProtocolError for a close code or reason that no connection sends."""
+    if intent.code not in _CLOSE_CODES and not 3000 <= intent.code <= 4999:
+        raise LocalProtocolError(f"close code {intent.code} is not for applications")
+    if len(intent.reason.encode("utf-8", "replace")) > _CLOSE_REASON_BYTES:
+        raise LocalProtocolError(f"a close reason has at most {_CLOSE_REASON_BYTES} bytes")
 
 
 class Connection:
@@ -230,6 +258,7 @@ class Connection:
                 Timer.SETUP: client.setup_timeout,
                 Timer.CONNECT: client.connect_timeout,
                 Timer.FAREWELL: client.farewell_timeout,
+                Timer.AUDIO: HOLD_SECONDS,
             }
         self._negotiation = Negotiation(
             polite=role is Role.CLIENT,
@@ -244,9 +273,36 @@ class Connection:
             limits=config.limits,
             answer_timeout=config.answer_timeout,
             timers=self._timers,
+            # A server's list is its own; a client's is what the far end named.
+            allow_ice_server=any_ice_server if client is None else client.allow_ice_server,
         )
+        self._mode = Mode.NORMAL if client is None else client.mode
+        self._conversation = (
+            None
+            if client is None
+            else Conversation(
+                limits=config.limits,
+                response_timeout=client.response_timeout,
+                speech_rate=client.speech_rate,
+                timers=self._timers,
+            )
+        )
+        self._flow = (
+            None
+            if client is None
+            else MediaFlow(
+                start_timeout=client.media_start_timeout,
+                stall_timeout=client.stall_timeout,
+                give_up=client.stall_give_up,
+                freeze_timeout=client.freeze_timeout,
+                tracks=config.limits.m_lines,
+                timers=self._timers,
+            )
+        )
+        self._end_on_media_loss = client is not None and client.end_on_media_loss
         self._actions: list[Action] = []
         self._counters = Counters()
+        self._audio = FrameAssembler()
         self._early: list[_Encoded] = []
         """Configuration for the moment the transport opens."""
         self._waiting: list[_Encoded] = []
@@ -294,6 +350,16 @@ class Connection:
         return self._session_id
 
     @property
+    def pending_calls(self) -> tuple[str, ...]:
+        """The ids of the function calls that wait for our answer, oldest first."""
+        return () if self._conversation is None else self._conversation.pending_calls
+
+    @property
+    def wishes(self) -> int:
+        """How many wishes were taken so far, ours and the engine's; events name them by number."""
+        return self._negotiation.wishes
+
+    @property
     def usable(self) -> bool:
         """Whether Usable was told and the session has not ended."""
         return self._usable and self.state is State.READY
@@ -324,6 +390,10 @@ class Connection:
     def counters(self) -> Counters:
         """What was counted so far; a live object."""
         self._counters.stale_completions = self._negotiation.stale_completions
+        self._counters.unsent = self._negotiation.unsent
+        if self._conversation is not None:
+            self._counters.late = self._conversation.late
+            self._counters.calls_forgotten = self._conversation.calls_forgotten
         return self._counters
 
     def __repr__(self) -> str:
@@ -381,7 +451,11 @@ class Connection:
             return
         kind = self._input_of(message)
         edge = self._lifecycle.look(kind)
-        if isinstance(edge, Verdict):
+        if isinstance(message, Unknown) and self._is_obsolete(message):
+            if self._role is Role.SERVER:
+                self._send_message(ConnectedFail(message=obsolete.REASON))  # E8: told, then closed.
+            self._violation(obsolete.REASON, type=message.type, close=(1002, "protocol version 1"))
+        elif isinstance(edge, Verdict):
             self._violation(f"not expected in state {self.state.value}", type=_type(message))
         else:
             if edge.out_of_order:
@@ -438,7 +512,7 @@ class Connection:
                 self._emit(Refused(kind=kind, text=reason, retryable=kind.retryable))
         elif edge.effect is Effect.FAILED and self._role is Role.CLIENT:
             self._emit(ConnectFailed(code=code, reason=reason, stage=stage.value))
-        self._end_media()
+        self._end_parts()
         self._tell_closed(code, reason)
 
     # ---- inputs: the application
@@ -455,7 +529,7 @@ class Connection:
             raise SessionClosedError("the session is over")
         match intent:
             case Close():
-                self._check_close(intent)
+                check_close(intent)
                 self._advance(now)
                 self._close(intent)
             case Negotiate():
@@ -472,8 +546,10 @@ class Connection:
                     raise LocalProtocolError("PCM16 audio has an even number of bytes")
                 self._local_edge(Input.C_MEDIA)
                 self._advance(now)
-                for piece in split_pcm(intent.pcm):
+                for piece in self._audio.push(intent.pcm):
                     self._send_message(AudioAppend(audio=piece))
+                if self._audio.held and not self._timers.armed(Timer.AUDIO):
+                    self._arm(Timer.AUDIO)
             case SayText():
                 self._require_role(Role.CLIENT, intent)
                 messages: list[Message] = [UserMessage(texts=(intent.text,))]
@@ -511,17 +587,31 @@ class Connection:
             case MediaStateChanged():
                 self._media_state = event.state
                 self._emit(event)
+                if self._flow is not None and event.state is MediaState.CONNECTED:
+                    self._flow.connected(now=now)
                 if event.state is MediaState.FAILED:
-                    self._media_started = False
+                    self._lose_peer()
                     self._negotiation.transport_failed(now=now)
                 elif event.state is MediaState.CLOSED:
-                    self._media_started = False
+                    self._lose_peer()
                     self._negotiation.peer_closed(now=now)
             case TrackAdded():
+                self._emit(event)
+                if self._flow is not None:
+                    self._flow.added(event, now=now)
+            case IceServerFailed():
                 self._emit(event)
             case MediaStarted():
                 self._media_started = True
                 self._emit(event)
+                if self._flow is not None:
+                    self._flow.started(event, now=now)
+            case MediaProgress():
+                if self._flow is not None:
+                    self._flow.progress(event, now=now)
+            case ConsentRefreshed():
+                if self._flow is not None:
+                    self._flow.consent(now=now)
             case LocalCandidate():
                 self._negotiation.local_candidate(event.candidate)
             case NegotiationNeeded():
@@ -546,6 +636,15 @@ class Connection:
         while (timer := self._timers.pop_due(now)) is not None:
             if timer is Timer.ANSWER:
                 self._negotiation.answer_timeout(now=now)
+            elif timer is Timer.RESPONSE:
+                assert self._conversation is not None
+                self._conversation.timeout(now=now)
+            elif timer is Timer.AUDIO:
+                self._flush_audio()
+            elif timer in FLOW_TIMERS.values():
+                assert self._flow is not None
+                if self._flow.timeout(now=now) and self._end_on_media_loss:
+                    self._end_for_media()
             else:
                 waiting_for = "any message" if timer is Timer.IDLE else self.waiting_for
                 self._require(_TIMER_INPUTS[timer], timer=timer, waiting_for=waiting_for)
@@ -589,6 +688,7 @@ class Connection:
         self._lifecycle.take(edge)
         if self.state is not was and self.state in (State.CLOSING, State.CLOSED):
             self._timers.stop_all()
+            self._drop_audio()
         self._timers.stop(*edge.stop)
         for timer in edge.start:
             # A repeated refusal must not prolong the farewell; a set-up step starts anew.
@@ -600,10 +700,18 @@ class Connection:
         if duration is not None:
             self._timers.arm(timer, self._now + duration)
 
+    def _is_obsolete(self, message: Unknown) -> bool:
+        """Whether the far end speaks version 1: a server that welcomes so, a client at any time.
+
+        A server that has welcomed us in version 2 may pass on an event of its upstream as it is.
+        """
+        welcomed = self._role is Role.CLIENT and self.state is not State.WELCOMING
+        return not welcomed and obsolete.is_obsolete(message.type, sender=self._role.peer)
+
     def _received(self, message: Message | Unknown, edge: Edge) -> None:
         """Carry out the effect of a message from the far end."""
         match edge.effect:
-            case Effect.WELCOME:
+            case Effect.WELCOME | Effect.WELCOME_READY:
                 assert isinstance(message, ConnectedSuccess)
                 self._session_id = message.session_id
                 if message.ice_servers:
@@ -611,6 +719,8 @@ class Connection:
                 self._emit(
                     Connected(session_id=message.session_id, ice_servers=message.ice_servers)
                 )
+                if edge.effect is Effect.WELCOME_READY:
+                    self._become_ready()
             case Effect.WARN:
                 assert isinstance(message, ConnectedWarning)
                 self._emit(ServerWarning(text=message.message, avatar_id=message.avatar_id))
@@ -642,6 +752,10 @@ class Connection:
                     self._emit(UnknownMessage(type=message.type, raw=message.raw))
                 else:
                     self._emit(MessageReceived(message=message))
+                    if self._conversation is not None:
+                        wrong = self._conversation.received(message, now=self._now)
+                        if wrong is not None:
+                            self._violation(wrong, type=_type(message))
 
     def _send_ours(self, messages: list[Message], now: float) -> None:
         """Send, or queue, messages of ours. All or none."""
@@ -656,6 +770,8 @@ class Connection:
                 )
             edge = self._local_edge(self._input_of(message))
             edges.append(edge)
+            if self._conversation is not None:
+                self._conversation.check(message)
         texts = [self._encode(message) for message in messages]
         if any(edge.local is Local.QUEUE for edge in edges):
             queued = [text for _, text in (*self._early, *self._waiting)] + texts
@@ -667,6 +783,8 @@ class Connection:
                 )
         self._advance(now)
         for message, edge, text in zip(messages, edges, texts, strict=True):
+            if self._conversation is not None:
+                self._conversation.accepted(message)
             if edge.local is Local.QUEUE:
                 config = self._input_of(message) is Input.C_CONFIG
                 (self._early if config else self._waiting).append((message, text))
@@ -678,6 +796,8 @@ class Connection:
         was = self.state
         self._move(edge)
         self._push_text(text, message)
+        if self._conversation is not None:
+            self._conversation.sent(message, now=self._now)
         match edge.effect:
             case Effect.WELCOME:
                 assert isinstance(message, ConnectedSuccess)
@@ -713,21 +833,16 @@ class Connection:
 
     def _become_ready(self) -> None:
         self._emit(Ready())
-        self._push_all(self._waiting)
+        self._push_all(self._waiting, said=True)
 
     # ---- the end
-
-    def _check_close(self, intent: Close) -> None:
-        if intent.code not in _CLOSE_CODES and not 3000 <= intent.code <= 4999:
-            raise LocalProtocolError(f"close code {intent.code} is not for applications")
-        if len(intent.reason.encode("utf-8", "replace")) > _CLOSE_REASON_BYTES:
-            raise LocalProtocolError(f"a close reason has at most {_CLOSE_REASON_BYTES} bytes")
 
     def _close(self, intent: Close) -> None:
         edge = self._lifecycle.look(Input.CLOSE)
         if isinstance(edge, Verdict):
             self._counters.ignored += 1
             return
+        self._flush_audio()
         self._move(edge)
         if self._cause is None:
             self._cause = CloseCause.LOCAL
@@ -737,14 +852,33 @@ class Connection:
             self._close_transport(intent.code, intent.reason)
 
     def _close_transport(self, code: int, reason: str) -> None:
-        """CLOSING began: the peer connection ends, then the socket."""
-        self._end_media()
+        """CLOSING began: what is said ends, the peer connection, then the socket."""
+        self._end_parts()
         self._close_sent = (code, reason)
         self._push(CloseTransport(code=code, reason=reason))
 
-    def _end_media(self) -> None:
+    def _end_for_media(self) -> None:
+        """Media did not come back: MediaLost was told, and ends the session."""
+        assert self._flow is not None
+        lost = [event for event in self._flow.out if isinstance(event, MediaLost)]
+        self._take_parts()
+        edge = self._lifecycle.look(Input.MEDIA_LOST)
+        assert isinstance(edge, Edge)
+        self._flush_audio()
+        self._move(edge)
+        self._cause = CloseCause.MEDIA_LOST
+        self._close_transport(1000, f"no {lost[0].kind.value} for {lost[0].silent_for:.0f} s")
+
+    def _lose_peer(self) -> None:
+        self._media_started = False
+        if self._flow is not None:
+            self._flow.peer_gone()
+
+    def _end_parts(self) -> None:
+        if self._conversation is not None:
+            self._conversation.close(now=self._now)
         self._negotiation.close(now=self._now)
-        self._take_negotiation()
+        self._take_parts()
 
     def _tell_closed(self, code: int | None, reason: str, *, forced: bool = False) -> None:
         self._timers.stop_all()
@@ -781,8 +915,8 @@ class Connection:
     # ---- output
 
     def _end_input(self) -> None:
-        """What every input ends with: the negotiation's output, and the one-time Usable."""
-        self._take_negotiation()
+        """What every input ends with: the machines' output, and the one-time Usable."""
+        self._take_parts()
         if not self._usable and self.state is State.READY and self._media_is_there():
             self._usable = True
             self._timers.stop(Timer.CONNECT)
@@ -796,19 +930,51 @@ class Connection:
             return self._media_started
         return self._media_state is MediaState.CONNECTED
 
-    def _take_negotiation(self) -> None:
+    def _take_parts(self) -> None:
+        if self._conversation is not None:
+            events, self._conversation.out = self._conversation.out, []
+            for event in events:
+                self._emit(event)
         out, self._negotiation.out = self._negotiation.out, []
         for output in out:
             if isinstance(output, Offer | Answer | IceCandidate):
                 self._send_message(output)
             else:
                 self._push(output)
+            if self._flow is not None:
+                self._follow(self._flow, output)
+        if self._flow is not None:
+            flow_events, self._flow.out = self._flow.out, []
+            for flow_event in flow_events:
+                self._emit(flow_event)
+
+    def _follow(self, flow: MediaFlow, output: negotiation.Output) -> None:
+        """Let the watch of media know what is negotiated."""
+        match output:
+            case Answer():
+                try:
+                    flow.answered(check_description(output, self._limits), ours=True)
+                except MalformedMessageError:
+                    # What an engine wrote is sent as it is; unread, it puts nothing on hold.
+                    flow.answered(Sdp(medias=()), ours=True)
+            case SetRemote(description=Answer() as answer):
+                flow.answered(check_description(answer, self._limits), ours=False)
+            case Emit(event=Negotiated()):
+                flow.exchanged(now=self._now)
+            case ResetPeer():
+                flow.peer_gone()
+            case _:
+                pass  # It changes nothing about what is received.
 
     def _input_of(self, message: Message | Unknown) -> Input:
         if isinstance(message, Unknown):
             return Input.UNKNOWN
         if isinstance(message, ConnectedSuccess):
-            return Input.S_SUCCESS if self._session_id is None else Input.S_SUCCESS_AGAIN
+            if self._session_id is not None:
+                return Input.S_SUCCESS_AGAIN
+            return Input.S_SUCCESS if self._mode is Mode.NORMAL else Input.S_SUCCESS_READY
+        if self._mode is not Mode.NORMAL and isinstance(message, SessionCreated | SessionUpdated):
+            return Input.S_CONVERSATION  # Said, and of no meaning: READY does not wait for them.
         kind = _INPUTS.get(type(message))
         if kind is not None:
             return kind
@@ -816,6 +982,8 @@ class Connection:
         return Input.S_CONVERSATION if sender is Role.SERVER else Input.C_ITEM
 
     def _encode(self, message: Message) -> str:
+        if isinstance(self._config, ClientConfig) and self._config.provider is not None:
+            self._config.provider.check(message)
         text = codec.encode(message)
         limit = (
             self._limits.client_message
@@ -830,13 +998,31 @@ class Connection:
     def _send_message(self, message: Message) -> None:
         self._push_text(codec.encode(message), message)
 
-    def _push_all(self, queue: list[_Encoded]) -> None:
-        """Send a queue and empty it."""
+    def _push_all(self, queue: list[_Encoded], *, said: bool = False) -> None:
+        """Send a queue and empty it; `said`: its messages are of this conversation."""
         for message, text in queue:
             self._push_text(text, message)
+            if said and self._conversation is not None:
+                self._conversation.sent(message, now=self._now)
         queue.clear()
 
+    def _flush_audio(self) -> None:
+        """Send what is held of the user's voice, however little."""
+        held = self._audio.flush()
+        self._timers.stop(Timer.AUDIO)
+        if held:
+            self._send_message(AudioAppend(audio=held))
+
+    def _drop_audio(self) -> None:
+        self._counters.audio_dropped += self._audio.clear()
+        self._timers.stop(Timer.AUDIO)
+
     def _push_text(self, text: str, message: Message) -> None:
+        # What was said before a message leaves before it; a clear is about just that.
+        if isinstance(message, AudioClear):
+            self._drop_audio()
+        else:
+            self._flush_audio()
         self._counters.sent += 1
         self._push(SendText(text=text, kind=message.TYPE))
 

@@ -17,11 +17,14 @@ __all__ = [
     "NavTalkError",
     "LocalProtocolError",
     "NotReadyError",
+    "UnsupportedByProviderError",
     "SessionClosedError",
+    "SessionLostError",
     "MalformedMessageError",
     "EndpointError",
     "ConnectError",
     "ConnectFailedError",
+    "ObsoleteProtocolError",
     "ConnectTimeoutError",
     "MediaError",
     "RefusedError",
@@ -31,6 +34,15 @@ __all__ = [
     "GpuFullError",
     "BackendRefusedError",
     "RefusalKind",
+    "HistoryError",
+    "AvatarLookupError",
+    "AvatarNotFoundError",
+    "LicenseRefusedError",
+    "AvatarLookupFailedError",
+    "AvatarLookupTimeoutError",
+    "AvatarReplyError",
+    "ToolError",
+    "ToolFailedError",
 ]
 
 
@@ -75,11 +87,38 @@ class NotReadyError(LocalProtocolError):
     hint = "wait for the Ready event; an adapter's send_audio() does"
 
 
+class UnsupportedByProviderError(LocalProtocolError):
+    """Tools or pictures for an avatar whose provider is known not to take them (protocol.md 2.4).
+
+    `what` is ``tools`` or ``images``, `provider` the provider's name.
+    """
+
+    code = "unsupported-by-provider"
+    hint = "choose an avatar of the OpenAI provider, or leave tools and pictures out"
+
+    def __init__(self, what: str, provider: str) -> None:
+        super().__init__(f"the provider of this avatar, {provider}, takes no {what}")
+        self.what = what
+        self.provider = provider
+
+
 class SessionClosedError(NavTalkError):
     """The session is over; nothing can be sent any more."""
 
     code = "session-closed"
     hint = "open a new session"
+
+
+class SessionLostError(SessionClosedError):
+    """The session that a call had begun in was lost, and another is being opened in its place.
+
+    With ``connect(reconnect=...)`` only. Nothing of the call reaches the new session; what the old
+    one heard of it is not known. The same call made again waits for the new session.
+    """
+
+    code = "session-lost"
+    retryable = True
+    hint = "make the call again: it waits until the session is back"
 
 
 class MalformedMessageError(NavTalkError):
@@ -127,6 +166,14 @@ class ConnectFailedError(ConnectError):
         super().__init__(message)
         self.stage = stage
         self.close_code = close_code
+
+
+class ObsoleteProtocolError(ConnectFailedError):
+    """The server speaks version 1 of the protocol (protocol.md 6.1)."""
+
+    code = "obsolete-protocol"
+    retryable = False
+    hint = "connect to /wss/v2/realtime-chat; the endpoints of version 1 are another protocol"
 
 
 class ConnectTimeoutError(ConnectError, TimeoutError):
@@ -209,6 +256,108 @@ class BackendRefusedError(RefusedError):
     retryable = True
     kind = RefusalKind.BACKEND_ERROR
     hint = "try again; if it stays, ask the service's support"
+
+
+class HistoryError(NavTalkError, ValueError):
+    """A text is not an exported history. `field` is the path of what is wrong, as in
+    ``entries[3].text``, None where it is the whole."""
+
+    code = "history"
+    hint = "give the text that History.to_json() made, unchanged"
+
+    def __init__(self, reason: str, *, field: str | None = None) -> None:
+        super().__init__(f"{field}: {reason}" if field else reason)
+        self.reason = reason
+        self.field = field
+
+
+class AvatarLookupError(NavTalkError):
+    """An avatar could not be looked up. One of its subclasses is raised."""
+
+    code = "avatar-lookup"
+
+
+class AvatarNotFoundError(AvatarLookupError):
+    """There is no avatar of this id or name. `text` is the service's own, without the licence."""
+
+    code = "avatar-not-found"
+    hint = "check the avatar's id or name in the console; a name is case-sensitive"
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"there is no such avatar: {text or 'no text'}")
+        self.text = text
+
+
+class LicenseRefusedError(AvatarLookupError):
+    """The look-up service does not take the licence. `text` is its own, without the licence."""
+
+    code = "license-refused"
+    hint = "check the licence"
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"the licence was refused: {text or 'no text'}")
+        self.text = text
+
+
+class AvatarLookupFailedError(AvatarLookupError):
+    """The look-up service could not be reached, or said that it failed.
+
+    `status` is the code of the reply's envelope, else the HTTP status, else None: nothing came.
+    """
+
+    code = "avatar-lookup-failed"
+    retryable = True
+    hint = "check the URL of the look-up service, the network and the proxy"
+
+    def __init__(self, reason: str, *, status: int | None = None) -> None:
+        super().__init__(f"the avatar could not be looked up: {reason}")
+        self.status = status
+
+
+class AvatarLookupTimeoutError(AvatarLookupError, TimeoutError):
+    """The look-up took longer than its `seconds`."""
+
+    code = "avatar-lookup-timeout"
+    retryable = True
+    hint = "check the network, or give it more time"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the avatar was not looked up within {seconds:g} s")
+        self.seconds = seconds
+
+
+class AvatarReplyError(AvatarLookupError):
+    """The reply is no look-up reply: not JSON, too big, or a field of another type.
+
+    `field` is the path of what is wrong, as in ``data.name``; its value is not shown.
+    """
+
+    code = "avatar-reply"
+    hint = "check that the URL is that of the look-up service"
+
+    def __init__(self, reason: str, *, field: str | None = None) -> None:
+        super().__init__(f"the look-up's reply: {f'{field}: ' if field else ''}{reason}")
+        self.reason = reason
+        self.field = field
+
+
+class ToolError(NavTalkError, TypeError):
+    """A function cannot be made a tool; the text names it, and the parameter and type at fault.
+
+    Raised where the tool is made, or given to ``connect()``: before anything is opened.
+    """
+
+    code = "tool"
+    hint = "docs/tools.md lists the types that a tool's parameters may have"
+
+
+class ToolFailedError(NavTalkError):
+    """Raised by a tool to tell the model why it has no result: its text is what the model reads.
+
+    Of any other exception the model is told the class only.
+    """
+
+    code = "tool-failed"
 
 
 _REFUSED: dict[RefusalKind, type[RefusedError]] = {

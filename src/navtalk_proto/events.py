@@ -8,7 +8,14 @@ from typing import TypeAlias
 from attrs import field, frozen
 
 from navtalk_proto.errors import RefusalKind
-from navtalk_proto.media import MediaLine, MediaStarted, MediaStateChanged, TrackAdded
+from navtalk_proto.media import (
+    IceServerFailed,
+    MediaKind,
+    MediaLine,
+    MediaStarted,
+    MediaStateChanged,
+    TrackAdded,
+)
 from navtalk_proto.wire.messages import (
     ClientMessage,
     IceCandidate,
@@ -47,12 +54,21 @@ __all__ = [
     "TimedOut",
     "CloseCause",
     "Closed",
+    "Reconnecting",
+    "Reconnected",
     "Negotiated",
     "NegotiationFailed",
     "OfferIgnored",
     "AnswerIgnored",
     "CandidateIgnored",
     "CandidateFailed",
+    "MediaNotStarted",
+    "MediaStalled",
+    "MediaResumed",
+    "MediaLost",
+    "PictureFrozen",
+    "PictureResumed",
+    "MediaFlowEvent",
     "Event",
 ]
 
@@ -307,6 +323,8 @@ class CloseCause(Enum):
     TIMEOUT = "timeout"
     VIOLATION = "violation"
     """The far end broke the protocol too badly or too often."""
+    MEDIA_LOST = "media lost"
+    """We closed it because media did not come back: ``ClientConfig.end_on_media_loss``."""
 
 
 @frozen(kw_only=True)
@@ -320,25 +338,56 @@ class Closed:
 
 
 @frozen(kw_only=True)
+class Reconnecting:
+    """The session was lost, or could not be opened again: the next attempt begins in `delay` s.
+
+    Told by an adapter whose ``connect()`` was asked to reconnect, in place of the Closed that would
+    have ended the session; `reason` says what happened. `attempt` is the number of the one that is
+    waited for, counted from 1 since a session was last usable for ``steady_after`` seconds.
+    """
+
+    attempt: int
+    delay: float
+    reason: str
+
+
+@frozen(kw_only=True)
+class Reconnected:
+    """A new session took the lost one's place: it is READY, and media flows where it was asked for.
+
+    `session_id` is the new one's; None where the server has not named it. `attempts` is the number
+    of the attempt that succeeded, as in Reconnecting.
+    """
+
+    session_id: str | None
+    attempts: int
+
+
+@frozen(kw_only=True)
 class Negotiated:
     """An offer/answer exchange is complete.
 
-    `offered_by_us` says whose offer it was, `media` what ours asked for.
+    `offered_by_us` says whose offer it was, `media` what ours asked for. `wish` is the number of
+    the newest wish that ended with it, counted from 1; those before it have ended too. 0: none.
     """
 
     offered_by_us: bool
     media: tuple[MediaLine, ...] = ()
+    wish: int = field(default=0, eq=False)
 
 
 @frozen(kw_only=True)
 class NegotiationFailed:
     """An exchange, or a wish for one, came to nothing. What media runs keeps running.
 
-    `media` are the wishes that ended with it, empty where it was the far end's offer alone.
+    `media` is the wish that ended with it, empty where it was the far end's offer alone; `wish` is
+    its number, as in Negotiated. `session_ended`: it came to nothing because the session is over.
     """
 
     reason: str
     media: tuple[MediaLine, ...] = ()
+    wish: int = field(default=0, eq=False)
+    session_ended: bool = False
 
 
 @frozen(kw_only=True)
@@ -372,6 +421,85 @@ class CandidateFailed:
     reason: str
 
 
+# ---- whether media comes (machines/media_flow.py)
+
+
+@frozen(kw_only=True)
+class MediaNotStarted:
+    """A track that is received by the last answer, and connected, sent nothing for `after` seconds.
+
+    Also one that was put on hold and taken back. MediaStarted, or MediaResumed, may follow.
+    """
+
+    kind: MediaKind
+    track_id: str
+    after: float
+
+
+@frozen(kw_only=True)
+class MediaStalled:
+    """A track that was flowing, and was not put on hold, has been silent for `silent_for` seconds.
+
+    MediaResumed follows when a packet comes, MediaLost after ``ClientConfig.stall_give_up``.
+    `consent_age` is how long ago the far end last answered an ICE check, in seconds; None where
+    the engine does not know. Checks are 4 to 6 s apart: an age above that says that the path is
+    dead, one below that the far end may have stopped sending.
+    """
+
+    kind: MediaKind
+    track_id: str
+    silent_for: float
+    consent_age: float | None = None
+
+
+@frozen(kw_only=True)
+class MediaResumed:
+    """Packets of a track come again, `after` seconds of silence."""
+
+    kind: MediaKind
+    track_id: str
+    after: float
+
+
+@frozen(kw_only=True)
+class MediaLost:
+    """A stall lasted: media is not waited for any more, though it may still resume.
+
+    Not told for sound while another track flows. The session ends with it where the configuration
+    says so (``ClientConfig.end_on_media_loss``).
+    """
+
+    kind: MediaKind
+    track_id: str
+    silent_for: float
+    consent_age: float | None = None
+
+
+@frozen(kw_only=True)
+class PictureFrozen:
+    """Video is decoded and its packets come, but the picture has not changed for `frozen_for` s.
+
+    Either every frame shows the same, or none could be decoded. Looked for only while somebody
+    reads the decoded video.
+    """
+
+    track_id: str
+    frozen_for: float
+
+
+@frozen(kw_only=True)
+class PictureResumed:
+    """A frozen picture changed again; it had been the same for `after` seconds."""
+
+    track_id: str
+    after: float
+
+
+MediaFlowEvent: TypeAlias = (
+    MediaNotStarted | MediaStalled | MediaResumed | MediaLost | PictureFrozen | PictureResumed
+)
+
+
 Event: TypeAlias = (
     Connected
     | ServerWarning
@@ -390,6 +518,8 @@ Event: TypeAlias = (
     | ConnectFailed
     | TimedOut
     | Closed
+    | Reconnecting
+    | Reconnected
     | Negotiated
     | NegotiationFailed
     | OfferIgnored
@@ -399,4 +529,6 @@ Event: TypeAlias = (
     | MediaStateChanged
     | TrackAdded
     | MediaStarted
+    | IceServerFailed
+    | MediaFlowEvent
 )

@@ -42,7 +42,9 @@ class Negotiate:
 class SendAudio:
     """The user's voice: PCM16 little-endian, mono, 24,000 Hz, a whole number of samples.
 
-    Cut into messages whose base64 decodes alone (protocol.md 5.12).
+    Cut into messages of 20 to 64 ms whose base64 decodes alone (protocol.md 5.12). Less than 20 ms
+    waits for more, at most 40 ms; another message of ours, or Close, lets it leave before itself,
+    AudioClear drops it.
     """
 
     pcm: bytes = field(repr=lambda pcm: f"<{len(pcm)} bytes>")

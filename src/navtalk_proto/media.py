@@ -7,7 +7,7 @@ Commands are in :mod:`navtalk_proto.actions`. An engine answers each with ``medi
 from __future__ import annotations
 
 from enum import Enum
-from typing import NewType, TypeAlias
+from typing import Final, NewType, TypeAlias
 
 from attrs import field, frozen, validators
 
@@ -26,11 +26,19 @@ __all__ = [
     "TrackAdded",
     "MediaStarted",
     "LocalCandidate",
+    "IceServerFailed",
     "NegotiationNeeded",
+    "MediaProgress",
+    "ConsentRefreshed",
     "MediaEvent",
+    "PROGRESS_SECONDS",
 ]
 
 OpId = NewType("OpId", int)
+
+PROGRESS_SECONDS: Final = 0.25
+"""The least time between two MediaProgress of a track: an eighth of the shortest stall told by
+default, and four reports a second are no load."""
 
 
 class MediaKind(Enum):
@@ -136,12 +144,52 @@ class LocalCandidate:
 
 
 @frozen(kw_only=True)
+class IceServerFailed:
+    """A STUN or TURN server is of no use: it refused, did not answer, or may not be contacted.
+
+    A warning: media may still connect without it. `url` names host and port; neither it nor
+    `reason` holds a user name or a credential. Told once per server and peer connection.
+    """
+
+    url: str
+    reason: str
+
+
+@frozen(kw_only=True)
 class NegotiationNeeded:
     """The engine's media changed and it wants these m-lines negotiated (seed step 5)."""
 
     media: tuple[MediaLine, ...]
 
 
+@frozen(kw_only=True)
+class MediaProgress:
+    """Packets of a track arrive; at most one report in PROGRESS_SECONDS, none while none arrive.
+
+    `age` is how many seconds ago the last packet came; no packet waits longer than PROGRESS_SECONDS
+    for its report. `picture_age`: how long somebody has decoded this track without a new picture;
+    None where nobody decodes, or the engine does not look. An engine that reports no progress is
+    not watched for stalls.
+    """
+
+    track_id: str
+    kind: MediaKind
+    age: float = 0.0
+    picture_age: float | None = None
+
+
+@frozen(kw_only=True)
+class ConsentRefreshed:
+    """The far end answered an ICE check on the pair in use: the path works both ways (RFC 7675)."""
+
+
 MediaEvent: TypeAlias = (
-    MediaStateChanged | TrackAdded | MediaStarted | LocalCandidate | NegotiationNeeded
+    MediaStateChanged
+    | TrackAdded
+    | MediaStarted
+    | LocalCandidate
+    | IceServerFailed
+    | NegotiationNeeded
+    | MediaProgress
+    | ConsentRefreshed
 )

@@ -7,12 +7,18 @@ it leaves.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
+from attrs import evolve
+
+from navtalk_proto.config import ClientConfig
+from navtalk_proto.connection import Connection
 from navtalk_proto.errors import (
     ConnectError,
     ConnectFailedError,
     ConnectTimeoutError,
     MediaError,
+    ObsoleteProtocolError,
     RefusedError,
 )
 from navtalk_proto.event_buffer import Flag
@@ -29,15 +35,22 @@ from navtalk_proto.events import (
     TimedOut,
     Usable,
 )
-from navtalk_proto.media import MediaState, MediaStateChanged
+from navtalk_proto.media import IceServerFailed, MediaState, MediaStateChanged
+from navtalk_proto.roles import Role
+from navtalk_proto.wire import obsolete
 
-__all__ = ["Opening", "connect_error"]
+__all__ = ["Opening", "connect_error", "opened"]
 
 
-def connect_error(event: Event) -> ConnectError | None:
+ICE_FAILURES: Final = 8
+"""ICE servers that an error's text names. A list of more than a few is nobody's to read."""
+
+
+def connect_error(event: Event, ice_failures: str = "") -> ConnectError | None:
     """The exception that `event` means to somebody who waits for Usable; None: keep waiting.
 
     The first event that is not None decides. Called with every event in order, before Usable.
+    `ice_failures` says which ICE servers were of no use, for an error that they may explain.
     """
     match event:
         case Refused() | Notice():
@@ -45,7 +58,8 @@ def connect_error(event: Event) -> ConnectError | None:
         case TimedOut():
             return ConnectTimeoutError(event.waiting_for, event.seconds)
         case ConnectFailed():
-            why = f"{event.code} {event.reason}".strip() if event.code else "connection lost"
+            lost = _said("connection lost", event.reason)
+            why = f"{event.code} {event.reason}".strip() if event.code else lost
             return ConnectFailedError(
                 f"the session ended before it was ready, in {event.stage}: {why}",
                 stage=event.stage,
@@ -56,6 +70,10 @@ def connect_error(event: Event) -> ConnectError | None:
                 _said("the server ended the session before it was usable", event.text),
                 stage="closing",
             )
+        case ProtocolViolation(fatal=True, reason=obsolete.REASON):
+            return ObsoleteProtocolError(
+                f"the server said {event.type}: {event.reason}", stage="closing"
+            )
         case ProtocolViolation(fatal=True):
             return ConnectFailedError(
                 _said("the server broke the protocol", _said(event.type or "", event.reason)),
@@ -63,10 +81,13 @@ def connect_error(event: Event) -> ConnectError | None:
             )
         case MediaStateChanged(state=MediaState.FAILED):
             pairs = "; ".join(f"{p.local} -> {p.remote} {p.state}" for p in event.pairs)
-            return MediaError(
-                f"{_said('no media connection', event.reason)}; "
-                f"candidate pairs tried: {pairs or 'none'}"
-            )
+            told = [
+                _said("no media connection", event.reason),
+                f"candidate pairs tried: {pairs or 'none'}",
+            ]
+            if ice_failures:
+                told.append(ice_failures)
+            return MediaError("; ".join(told))
         case Closed():
             return ConnectFailedError(
                 _said(
@@ -96,6 +117,7 @@ class Opening:
         self._timeout = timeout
         self._armed = armed
         self._negotiation = ""
+        self._ice_failures: dict[str, str] = {}
 
     def observe(self, event: Event) -> None:
         """See every event in order."""
@@ -103,6 +125,11 @@ class Opening:
             self._failure = self._error(event)
             if self._failure is not None or isinstance(event, Usable):
                 self._decided.set()
+
+    @property
+    def failure(self) -> ConnectError | None:
+        """Why the session will not be usable; None: not known yet, or it is."""
+        return self._failure
 
     async def wait(self) -> None:
         """Wait for the session to be usable. Raises ConnectError when it will not be."""
@@ -114,9 +141,33 @@ class Opening:
         if isinstance(event, NegotiationFailed):
             # Not the end: the server may offer again. But it is why, when nothing more comes.
             self._negotiation = f"the last negotiation failed: {event.reason}"
+        if isinstance(event, IceServerFailed) and len(self._ice_failures) < ICE_FAILURES:
+            self._ice_failures[event.url] = event.reason
+        ice_failures = ""
+        if self._ice_failures:
+            listed = "; ".join(f"{url}: {reason}" for url, reason in self._ice_failures.items())
+            ice_failures = f"ICE servers of no use: {listed}"
         if not isinstance(event, TimedOut):
-            return connect_error(event)
+            return connect_error(event, ice_failures)
         seconds = event.seconds
         if self._timeout is not None and seconds == self._armed:
             seconds = self._timeout
-        return ConnectTimeoutError(event.waiting_for, seconds, self._negotiation)
+        detail = "; ".join(part for part in (self._negotiation, ice_failures) if part)
+        return ConnectTimeoutError(event.waiting_for, seconds, detail)
+
+
+def opened(
+    config: ClientConfig,
+    flag: Callable[[], Flag],
+    *,
+    timeout: float,
+    deadline: float,
+    now: float,
+) -> tuple[Connection, Opening]:
+    """The connection for a transport that has just been opened, and what is to be waited for.
+
+    It has what is left until `deadline` of the `timeout` seconds that the caller gave.
+    """
+    remaining = max(deadline - now, 0.001)
+    core = Connection(Role.CLIENT, evolve(config, connect_timeout=remaining), now=now)
+    return core, Opening(flag, timeout=timeout, armed=remaining)

@@ -8,9 +8,9 @@ blocking loop needs less (``examples/embed_blocking.py``).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final, Protocol, TypeVar
 
 from navtalk_proto.actions import (
     AbortTransport,
@@ -23,7 +23,7 @@ from navtalk_proto.actions import (
 )
 from navtalk_proto.connection import Connection
 from navtalk_proto.engine import EngineCallbacks
-from navtalk_proto.errors import SessionClosedError
+from navtalk_proto.errors import LocalProtocolError, SessionClosedError
 from navtalk_proto.event_buffer import EventBuffer, Flag
 from navtalk_proto.events import Closed, Event
 from navtalk_proto.exception_groups import unwrap
@@ -32,7 +32,9 @@ from navtalk_proto.limits import KIB
 from navtalk_proto.media import MediaEvent, OpId
 from navtalk_proto.transport import TransportClosedError
 
-__all__ = ["OUTGOING_HIGH_WATER", "CoreInput", "Observer", "Pump"]
+__all__ = ["OUTGOING_HIGH_WATER", "Carrier", "CoreInput", "Observer", "Pump"]
+
+T = TypeVar("T")
 
 OUTGOING_HIGH_WATER: Final = 256 * KIB
 """Characters that may wait for the socket before senders wait: about 4 s of base64 audio."""
@@ -73,7 +75,62 @@ class Observer:
             raise unwrap(ExceptionGroup("several observers failed", failures))
 
 
-class Pump:
+class Carrier:
+    """What carries a session: one pump, or a succession of them."""
+
+    flag: ClassVar[Callable[[], Flag]]
+    """Makes something to wait for on the loop."""
+
+    core: Connection
+    """The newest connection."""
+    events: EventBuffer
+    end: Closed | None
+    """How the session ended; None while it lives."""
+
+    @property
+    def losses(self) -> int:
+        """How many connections were lost and are, or will be, replaced."""
+        return 0
+
+    def time(self) -> float:
+        """The loop's monotonic seconds."""
+        raise NotImplementedError
+
+    def send(self, intent: Intent) -> None:
+        """Give an intent to the core. Raises what the core raises."""
+        raise NotImplementedError
+
+    async def room(self) -> None:
+        """Wait until the socket has taken most of what was sent.
+
+        Raises SessionClosedError when the session ends meanwhile.
+        """
+        raise NotImplementedError
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """End the session; returns when the core is closed, at the latest after CLOSE's timer."""
+        raise NotImplementedError
+
+    def fail(self, error: Exception) -> None:
+        """Something of ours failed: the driver is to stop and raise it."""
+        raise NotImplementedError
+
+    def check_kept(self, losses: int) -> None:
+        """Raise SessionLostError if a connection was lost since there were so many losses."""
+
+    def check_up(self) -> None:
+        """Raise SessionLostError while a lost connection is not replaced."""
+
+    def retry_now(self) -> None:
+        """Wait no longer for the next attempt to reconnect."""
+        raise LocalProtocolError("this session was opened without reconnect")
+
+    def renewed(self, open: Callable[[], AsyncIterator[T]]) -> AsyncIterator[T]:
+        """What `open` gives, and again from each connection that takes a lost one's place."""
+        return open()
+
+
+class Pump(Carrier):
     """Calls the core, drains its actions, and carries out what needs no waiting.
 
     Between an input and its drain nothing else runs. What carrying out an action raises does not
@@ -81,13 +138,17 @@ class Pump:
     An observer may give an input: its actions are carried out after those that came before.
     """
 
-    flag: ClassVar[Callable[[], Flag]]
-    """Makes something to wait for on the driver's loop."""
-
-    def __init__(self, core: Connection, *, observe: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        core: Connection,
+        *,
+        observe: Callable[[Event], None],
+        events: EventBuffer | None = None,
+    ) -> None:
+        """`events` is where they go instead of into a buffer of this pump's own."""
         flag = type(self).flag
         self.core: Connection = core
-        self.events: EventBuffer = EventBuffer(flag)
+        self.events: EventBuffer = EventBuffer(flag) if events is None else events
         self.end: Closed | None = None
         """How the session ended; None while it lives."""
         self.failures: list[Exception] = []
@@ -99,15 +160,12 @@ class Pump:
         self._performing = False
         self._outgoing: deque[SendText | CloseTransport] = deque()
         self._outgoing_size = 0
+        self._received_size = 0
         self._outgoing_wake = flag()
         self._outgoing_room = flag()
         self._outgoing_room.set()
 
     # ---- what an adapter fills in
-
-    def time(self) -> float:
-        """The loop's monotonic seconds."""
-        raise NotImplementedError
 
     def rearm(self, when: float | None) -> None:
         """Call :meth:`timeout` at `when`, and not at any time asked for before."""
@@ -171,7 +229,11 @@ class Pump:
     def received(self, message: str | bytes) -> None:
         """The transport received a message."""
         if isinstance(message, str):
-            self.give(partial(self.core.receive_text, message))
+            self._received_size = len(message)
+            try:
+                self.give(partial(self.core.receive_text, message))
+            finally:
+                self._received_size = 0
         else:
             self.give(partial(self.core.receive_binary, len(message)))
 
@@ -234,12 +296,14 @@ class Pump:
                 try:
                     self._observe(action.event)
                 finally:
-                    self.events.put(action.event)
                     if isinstance(action.event, Closed):
                         self.end = action.event
                         self._closed.set()
                         self.over.set()
                         self._outgoing_room.set()
+                    # The first event of a message stands for all that its events hold of it.
+                    size, self._received_size = self._received_size, 0
+                    self.events.put(action.event, size)
             case _:
                 self.execute(action)
 

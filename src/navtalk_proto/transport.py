@@ -6,9 +6,31 @@ Nothing here does I/O; adapters and their users implement it.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
-__all__ = ["Transport", "TransportClosedError"]
+from attrs import define
+
+__all__ = ["DoorCounters", "Transport", "TransportClosedError", "may_come_from"]
+
+
+@define
+class DoorCounters:
+    """Clients that a server turned away or dropped before or beside their session; a live object.
+
+    What happens inside a session is in its own counters.
+    """
+
+    full: int = 0
+    """Refused with HTTP 503: as many sessions run as may."""
+    origin: int = 0
+    """Refused with HTTP 403: a page of an origin that is not allowed."""
+    opening: int = 0
+    """Dropped in the opening handshake, because too many others were in theirs."""
+    unread: int = 0
+    """Dropped because they read nothing of what was sent to them."""
+    fragments: int = 0
+    """Dropped because a message came in too many pieces."""
 
 
 class TransportClosedError(Exception):
@@ -24,6 +46,15 @@ class TransportClosedError(Exception):
         self.code = code
         self.reason = reason
         self.violation = violation
+
+
+def may_come_from(origins: Iterable[str], allowed: Collection[str] | None) -> bool:
+    """Whether a server lets in a client with these Origin headers; `allowed` None: any.
+
+    For an adapter's server. Without the header it is no page in a browser, and may write what it
+    likes there anyway (RFC 6454 section 7, RFC 6455 section 10.2).
+    """
+    return allowed is None or all(origin in allowed for origin in origins)
 
 
 class Transport(Protocol):

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from navtalk_proto.errors import MediaError, NavTalkError, SessionClosedError
-from navtalk_proto.events import Closed, Event, Negotiated, NegotiationFailed
-from navtalk_proto.media import MediaLine
+from navtalk_proto.events import Closed, Event, Negotiated, NegotiationFailed, Reconnecting
 
 __all__ = ["PendingWishes"]
 
@@ -15,21 +14,22 @@ W = TypeVar("W")
 
 
 class PendingWishes(Generic[W]):
-    """Waiters (a future, an event, whatever a loop waits on) by the wish they made.
+    """Waiters (a future, an event, whatever a loop waits on) by the number of their wish.
 
-    Wishes coalesce in the core: the exchange that ends the newest of them ends those before it.
+    Wishes coalesce in the core: the exchange that ends the newest of them ends those before it,
+    whoever made them, the engine or an application that sent Negotiate itself included.
     """
 
     def __init__(self, tell: Callable[[W, NavTalkError | None], None]) -> None:
         self._tell = tell
-        self._waiting: list[tuple[tuple[MediaLine, ...], W]] = []
+        self._waiting: list[tuple[int, W]] = []
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, media: tuple[MediaLine, ...], waiter: W) -> None:
-        """A wish is about to be sent."""
-        self._waiting.append((media, waiter))
+    def add(self, number: int, waiter: W) -> None:
+        """A wish is about to be sent: the connection's `number`-th, counted from 1."""
+        self._waiting.append((number, waiter))
 
     def forget(self, waiter: W) -> None:
         """Nobody waits any more; told or not."""
@@ -38,21 +38,24 @@ class PendingWishes(Generic[W]):
     def observe(self, event: Event) -> None:
         """See every event in order; tells each waiter once, with an error or None."""
         match event:
-            case Negotiated(offered_by_us=True):
-                self._settle(event.media, None)
+            case Negotiated():
+                self._settle(event.wish, lambda: None)
+            case NegotiationFailed(session_ended=True):
+                self._settle(event.wish, _session_ended)
             case NegotiationFailed():
-                self._settle(event.media, f"negotiation failed: {event.reason}")
-            case Closed():
-                ended, self._waiting = self._waiting, []
-                for _, waiter in ended:
-                    self._tell(waiter, SessionClosedError("the session ended"))
+                self._settle(event.wish, lambda: MediaError(f"negotiation failed: {event.reason}"))
+            case Closed() | Reconnecting():
+                self._settle(None, _session_ended)
             case _:
                 pass
 
-    def _settle(self, media: tuple[MediaLine, ...], failure: str | None) -> None:
-        # The same wish twice is met by the first exchange that grants it.
-        count = max((n for n, (wish, _) in enumerate(self._waiting, 1) if wish == media), default=0)
-        ended, self._waiting = self._waiting[:count], self._waiting[count:]
+    def _settle(self, newest: int | None, outcome: Callable[[], NavTalkError | None]) -> None:
+        """End the waiters up to a wish, or all of them."""
+        ended = [entry for entry in self._waiting if newest is None or entry[0] <= newest]
+        self._waiting = self._waiting[len(ended) :]
         for _, waiter in ended:
-            # One exception each: raising it writes into it.
-            self._tell(waiter, None if failure is None else MediaError(failure))
+            self._tell(waiter, outcome())  # One exception each: raising it writes into it.
+
+
+def _session_ended() -> SessionClosedError:
+    return SessionClosedError("the session ended")

@@ -33,6 +33,7 @@ from navtalk_proto.events import (
     ProtocolViolation,
     Ready,
     Refused,
+    ResponseDone,
     Usable,
 )
 from navtalk_proto.intents import Close, Negotiate, SayText, SendAudio
@@ -49,6 +50,7 @@ from navtalk_proto.media import (
 from navtalk_proto.testing import End, LinkedPair
 from navtalk_proto.wire.messages import (
     AudioAppend,
+    AudioDone,
     ConnectedSuccess,
     GpuFull,
     IceCandidate,
@@ -56,6 +58,7 @@ from navtalk_proto.wire.messages import (
     InputConfig,
     SessionCreated,
     SessionUpdated,
+    TranscriptDone,
     UserMessage,
 )
 
@@ -175,6 +178,9 @@ def test_the_seeds_flow() -> None:
         if isinstance(event.message, AudioAppend)
     ]
     assert b"".join(audio) == b"\1\0" * 1600
+    pair.send(pair.server, TranscriptDone(response_id="r1", content="Hello."), AudioDone())
+    pair.advance(1.0)
+    assert pair.client.of(ResponseDone) == [ResponseDone(response_id="r1", text="Hello.")]
     assert pair.client.connection.next_timeout() is None
     assert pair.server.connection.next_timeout() is None
 

@@ -12,7 +12,9 @@ import pytest
 from navtalk_proto.actions import CloseTransport, MediaCommand, SendText
 from navtalk_proto.config import ClientConfig
 from navtalk_proto.connection import Connection
+from navtalk_proto.event_buffer import EventBuffer
 from navtalk_proto.events import Event
+from navtalk_proto.machines.lifecycle import State
 from navtalk_proto.pump import Pump
 from navtalk_proto.roles import Role
 from navtalk_proto.testing.clock import VirtualClock
@@ -157,12 +159,14 @@ class HandPump(Pump):
         config: ClientConfig | None = None,
         *,
         observe: Callable[[Event], None] = lambda event: None,
+        events: EventBuffer | None = None,
+        clock: VirtualClock | None = None,
     ) -> None:
-        self.clock = VirtualClock()
+        self.clock = clock or VirtualClock()
         self.alarm: float | None = None
         self.commands: list[MediaCommand] = []
         core = Connection(Role.CLIENT, config or ClientConfig(media=()), now=self.clock.now)
-        super().__init__(core, observe=observe)
+        super().__init__(core, observe=observe, events=events)
 
     def time(self) -> float:
         return self.clock.now
@@ -173,11 +177,13 @@ class HandPump(Pump):
     def execute(self, command: MediaCommand) -> None:
         self.commands.append(command)
 
-    def ready(self) -> None:
+    def ready(self, session_id: str = "s-1") -> None:
         """The transport opens, and the server says what makes a session READY (protocol.md 3.1)."""
-        self.give(self.core.transport_opened)
+        if self.core.state is State.IDLE:
+            self.give(self.core.transport_opened)
         self.received(
-            '{"type": "conversation.connected.success", "message": "", "data": {"sessionId": "s-1",'
+            '{"type": "conversation.connected.success", "message": "",'
+            f' "data": {{"sessionId": "{session_id}",'
             ' "iceServers": [{"urls": ["stun:stun.example.org:3478"]}]}}'
         )
         self.received('{"type": "realtime.session.created", "message": "", "data": {}}')

@@ -935,6 +935,9 @@ SPELLINGS: list[tuple[Role, dict[str, object], object]] = [
             {"data": {"content": ""}, "transcript": "Hi"},
             {"transcript": "Hi"},
             {"content": "Hi"},
+            {"data": {}, "raw_data": {"transcript": "Hi"}},
+            {"data": {"content": "Hi"}, "raw_data": {"transcript": "Ho"}},
+            {"data": {"content": "Hi"}, "raw_data": "free"},
         )
     ),
     (S, msg(TRANSCRIPT, data={"content": ""}), InputTranscript(content="")),
@@ -947,6 +950,9 @@ SPELLINGS: list[tuple[Role, dict[str, object], object]] = [
             {"response_id": "r", "delta": "Hi"},
             {"data": {"content": "Hi"}, "id": "r"},
             {"data": {"id": "r"}, "delta": "Hi"},
+            {"data": {}, "raw_data": {"response_id": "r", "delta": "Hi"}},
+            {"data": {"content": "Hi"}, "raw_data": {"response_id": "r", "delta": "Ho"}},
+            {"raw_data": {"response_id": "r", "delta": "Hi"}},
         )
     ),
     (S, msg(DELTA, data={"content": "Hi"}), TranscriptDelta(response_id="", content="Hi")),
@@ -957,6 +963,7 @@ SPELLINGS: list[tuple[Role, dict[str, object], object]] = [
             {"data": {"response_id": "r", "transcript": "Hi"}},
             {"data": {"responseId": "r", "content": "", "transcript": "Hi"}},
             {"response_id": "r", "transcript": "Hi"},
+            {"data": {}, "raw_data": {"response_id": "r", "transcript": "Hi"}},
         )
     ),
     (S, msg(DONE, data={"id": "r"}), TranscriptDone(response_id="r")),
@@ -1478,6 +1485,8 @@ MALFORMED: list[tuple[Role, dict[str, object], str, str]] = [
     (S, msg(CALL_TYPE, data={}), "data.function_name", "is missing"),
     (S, msg(CALL_TYPE, data={"name": "f"}), "data.call_id", "is missing"),
     (S, msg(CALL_TYPE, data={}, raw_data={"name": "f"}), "data.call_id", "is missing"),
+    (S, msg(DELTA, data={}, raw_data={"delta": 5}), "raw_data.delta", "is not a string"),
+    (S, msg(DELTA, data={}, raw_data=[]), "data.content", "is missing"),
     (S, call(name=5), "data.name", "is not a string"),
     (S, call(call_id=5), "data.call_id", "is not a string"),
     (S, call(arguments=[]), "data.arguments", "is not an object or a string"),

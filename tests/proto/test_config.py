@@ -10,10 +10,13 @@ from navtalk_proto.config import (
     RECEIVE_MEDIA,
     SEND_MEDIA,
     ClientConfig,
+    Mode,
     ServerConfig,
 )
+from navtalk_proto.errors import UnsupportedByProviderError
 from navtalk_proto.media import MediaKind, MediaLine
 from navtalk_proto.secret import Secret
+from navtalk_proto.wire.avatar_lookup import ProviderCapabilities
 from navtalk_proto.wire.messages import IceServer, InputConfig, InputFunctionCall, UserMessage
 
 AUDIO = MediaLine(kind=MediaKind.AUDIO)
@@ -168,3 +171,23 @@ def test_configuring_changes_nothing_else() -> None:
         input_config=InputConfig(voice="cedar"),
     )
     assert config == ClientConfig(strict=True, welcome_timeout=3.0, answer_timeout=4.0)
+
+
+def test_a_mode_is_given_by_name() -> None:
+    config = ClientConfig().configured(mode=Mode.TRANSPARENCY)
+    assert config.mode is Mode.TRANSPARENCY
+    assert config.configured().mode is Mode.TRANSPARENCY
+    assert ClientConfig().configured().mode is Mode.NORMAL
+
+
+def test_tools_that_the_avatars_provider_does_not_take_are_refused() -> None:
+    cartesia = ProviderCapabilities.of("Cartesia")
+    tools = ({"type": "function", "name": "clock"},)
+    assert ClientConfig().provider is None
+    config = ClientConfig(provider=cartesia, input_config=InputConfig(voice="cedar"))
+    with pytest.raises(UnsupportedByProviderError, match="tools"):
+        attrs.evolve(config, input_function_call=InputFunctionCall(tools=tools))
+    with pytest.raises(UnsupportedByProviderError, match="tools"):
+        attrs.evolve(config, input_config=InputConfig(tools=tools))
+    unknown = ProviderCapabilities.of("something new")
+    assert attrs.evolve(config, provider=unknown, input_config=InputConfig(tools=tools))

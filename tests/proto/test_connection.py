@@ -7,6 +7,7 @@ transport, other words are media commands.
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ from navtalk_proto.actions import (
     OpenPeer,
     SendText,
 )
-from navtalk_proto.config import RECEIVE_MEDIA, SEND_MEDIA, ClientConfig, ServerConfig
+from navtalk_proto.config import RECEIVE_MEDIA, SEND_MEDIA, ClientConfig, Mode, ServerConfig
 from navtalk_proto.errors import (
     LocalProtocolError,
     NotReadyError,
@@ -38,6 +39,7 @@ from navtalk_proto.events import (
     Connected,
     ConnectFailed,
     Event,
+    MediaStalled,
     MessageReceived,
     NegotiationFailed,
     Notice,
@@ -49,15 +51,19 @@ from navtalk_proto.events import (
     TimedOut,
     UnknownMessage,
 )
+from navtalk_proto.ice import IceUrl, IpAddress, any_ice_server
 from navtalk_proto.intents import Close, Intent, Negotiate, SayText, SendAudio
 from navtalk_proto.machines import negotiation
 from navtalk_proto.media import (
     Capabilities,
+    ConsentRefreshed,
     Direction,
+    IceServerFailed,
     LocalCandidate,
     MediaEvent,
     MediaKind,
     MediaLine,
+    MediaProgress,
     MediaStarted,
     MediaState,
     MediaStateChanged,
@@ -69,6 +75,8 @@ from navtalk_proto.testing import LinkedPair, StrictEngine
 from navtalk_proto.wire.messages import (
     Answer,
     AudioAppend,
+    AudioClear,
+    AudioCommit,
     AudioDone,
     BackendError,
     ConnectedClose,
@@ -415,7 +423,7 @@ def test_an_empty_list_of_ice_servers_leaves_the_default() -> None:
 def test_history_follows_created_and_queued_text_follows_ready() -> None:
     history = (UserMessage(texts=("one",)), UserMessage(texts=("two",)))
     bench = client("welcoming", history=history)
-    assert bench.send(SayText(text="three"), ToolResult(call_id="c", output="{}")) == []
+    assert bench.send(SayText(text="three")) == []
     assert bench.text(SUCCESS) == ["! Connected"]
     assert bench.send(SayText(text="four", respond=False)) == []
     assert bench.text(CREATED) == ["> conversation.item.create"] * 2
@@ -425,14 +433,18 @@ def test_history_follows_created_and_queued_text_follows_ready() -> None:
         "> conversation.item.create",
         "> response.create",
         "> conversation.item.create",
-        "> conversation.item.create",
+        "! UserTurn",
+        "! UserTurn",
     ]
     items = [frame.get("item", {}) for frame in bench.sent()]
     assert items[0]["content"][0]["text"] == "three"
-    assert items[2]["output"] == "{}"
-    assert items[3]["content"][0]["text"] == "four"
-    assert bench.send(SayText(text="five")) == ["> conversation.item.create", "> response.create"]
-    assert bench.connection.counters.sent == 8
+    assert items[2]["content"][0]["text"] == "four"
+    assert bench.send(SayText(text="five")) == [
+        "> conversation.item.create",
+        "> response.create",
+        "! UserTurn",
+    ]
+    assert bench.connection.counters.sent == 7
 
 
 def test_config_leaves_at_once_while_text_waits() -> None:
@@ -440,7 +452,12 @@ def test_config_leaves_at_once_while_text_waits() -> None:
     assert bench.send(InputConfig(voice="ash"), UserMessage(texts=("hi",))) == []
     assert bench.open() == ["> realtime.input_config"]
     assert bench.send(InputConfig(voice="marin")) == ["> realtime.input_config"]
-    assert bench.text(*STAGES["ready"]) == ["! Connected", "! Ready", "> conversation.item.create"]
+    assert bench.text(*STAGES["ready"]) == [
+        "! Connected",
+        "! Ready",
+        "> conversation.item.create",
+        "! UserTurn",
+    ]
 
 
 @pytest.mark.parametrize("stage", ["welcoming", "opening"])
@@ -496,7 +513,7 @@ def test_a_warning(stage: str) -> None:
 def test_messages_of_the_conversation_and_unknown_ones(stage: str) -> None:
     bench = client(stage)
     early = ["! OutOfOrder"] if stage == "welcoming" else []
-    assert bench.text(SPEECH) == [*early, "! MessageReceived"]
+    assert bench.text(SPEECH) == [*early, "! MessageReceived", "! UserSpeaking"]
     assert bench.event(MessageReceived).message == SpeechStarted()
     raw = '{"type":"realtime.brand_new","data":{"x":1}}'
     assert bench.text(raw) == ["! UnknownMessage"]
@@ -610,6 +627,30 @@ def test_tracks_are_told() -> None:
     track = TrackAdded(track_id="t", kind=MediaKind.VIDEO, mid="0", stream_id="s")
     assert bench.media(track) == ["! TrackAdded"]
     assert bench.event(TrackAdded) == track
+
+
+def test_ice_servers_of_no_use_are_told_and_end_nothing() -> None:
+    bench = answered()
+    failed = IceServerFailed(url="turn:a.example:3478?transport=udp", reason="forbidden (403)")
+    assert bench.media(failed) == ["! IceServerFailed"]
+    assert bench.event(IceServerFailed) == failed
+
+
+def test_the_rule_for_ice_servers_is_a_clients_and_reaches_the_engine() -> None:
+    """A server's list is its own: nobody else named those hosts."""
+
+    def rule(url: IceUrl, address: IpAddress) -> bool:
+        raise AssertionError("the core contacts nobody")
+
+    wish = Negotiate(media=SEND_MEDIA)
+    for bench, expected in (
+        (client("ready", allow_ice_server=rule), rule),
+        (client("ready"), None),
+        (server("ready"), any_ice_server),
+    ):
+        assert bench.send(wish) == ["OpenPeer"]
+        [opened] = [action for action in bench.all if isinstance(action, OpenPeer)]
+        assert opened.allow_ice_server is expected
 
 
 def test_local_candidates_leave() -> None:
@@ -1040,7 +1081,7 @@ def test_the_idle_timer_is_pushed_by_every_frame(role: Role) -> None:
     bench.connection.receive_binary(1, now=bench.now)
     bench.take()
     bench.now += 4.0
-    bench.send(SayText(text="hi") if role is Role.CLIENT else SpeechStarted())
+    bench.send(InputConfig(voice="ash") if role is Role.CLIENT else SpeechStarted())
     assert bench.expect(T0 + 17.0) == ["! TimedOut", "x 1000 timed out waiting for any message"]
     assert bench.event(TimedOut) == TimedOut(waiting_for="any message", seconds=5.0)
     bench.text(SUCCESS)
@@ -1370,11 +1411,13 @@ def test_queued_intents_are_bounded(snapshot: Snapshot) -> None:
     bench.send(ResponseCreate())
     with pytest.raises(LocalProtocolError):
         bench.send(ResponseCreate())
-    assert bench.text(*STAGES["ready"])[-4:] == [
+    assert bench.text(*STAGES["ready"])[-6:] == [
         "! Ready",
         "> conversation.item.create",
         "> conversation.item.create",
         "> response.create",
+        "! UserTurn",
+        "! UserTurn",
     ]
 
 
@@ -1390,7 +1433,7 @@ def test_queued_bytes_are_bounded_and_freed_when_they_leave(snapshot: Snapshot) 
     with pytest.raises(LocalProtocolError):
         bench.send(UserMessage(texts=("y" * 600,)))
     bench.text(*STAGES["ready"])
-    assert bench.send(UserMessage(texts=("y" * 2000,))) == ["> conversation.item.create"]
+    assert bench.send(UserMessage(texts=("y" * 2000,)))[0] == "> conversation.item.create"
 
 
 @pytest.mark.parametrize("stage", ["idle", "welcoming", "ready"])
@@ -1415,6 +1458,108 @@ def test_audio_leaves_in_pieces_of_64_ms() -> None:
     assert len(second) == 1368
     assert bench.send(SendAudio(pcm=b"")) == []
     assert bench.send(IMAGE) == ["> realtime.input_image"]
+
+
+APPENDED = "> realtime.input_audio_buffer.append"
+
+
+def appended(bench: Bench) -> list[bytes]:
+    """The audio of the last output's messages."""
+    return [
+        b64decode(message["data"]["audio"])
+        for message in bench.sent()
+        if message["type"] == "realtime.input_audio_buffer.append"
+    ]
+
+
+def test_tiny_chunks_of_audio_are_joined() -> None:
+    bench = client("ready", media=())
+    chunk = bytes(range(240))  # 5 ms
+    assert bench.send(*[SendAudio(pcm=chunk)] * 3) == []
+    assert bench.send(SendAudio(pcm=chunk)) == [APPENDED]
+    assert appended(bench) == [chunk * 4]
+    assert bench.connection.next_timeout() is None
+
+
+def test_less_than_a_frame_of_audio_leaves_40_ms_after_its_first_byte() -> None:
+    bench = client("ready", media=())
+    assert bench.send(SendAudio(pcm=b"\1\2")) == []
+    bench.now += 0.03
+    assert bench.send(SendAudio(pcm=b"\3\4")) == []
+    assert bench.expect(T0 + 0.04) == [APPENDED]
+    assert appended(bench) == [b"\1\2\3\4"]
+    assert bench.connection.next_timeout() is None
+
+
+@pytest.mark.parametrize(
+    ("intent", "kinds"),
+    [
+        (AudioCommit(), ["input_audio_buffer.commit"]),
+        (IMAGE, ["input_image"]),
+        (InputConfig(voice="ash"), ["input_config"]),
+        (AudioAppend(audio=b"\0\0"), ["input_audio_buffer.append"]),
+    ],
+    ids=["commit", "image", "config", "append"],
+)
+def test_what_is_said_after_audio_leaves_after_it(intent: Intent, kinds: list[str]) -> None:
+    bench = client("ready", media=())
+    assert bench.send(SendAudio(pcm=b"\1\2"), intent) == [
+        APPENDED,
+        *[f"> realtime.{kind}" for kind in kinds],
+    ]
+    assert appended(bench)[0] == b"\1\2"
+    assert bench.connection.next_timeout() is None
+
+
+def test_signaling_and_text_leave_after_audio_too() -> None:
+    bench = answered()
+    bench.send(SendAudio(pcm=b"\1\2"))
+    assert bench.media(LOCAL_CANDIDATE) == [APPENDED, "> webrtc.signaling.iceCandidate"]
+    assert bench.send(SendAudio(pcm=b"\3\4"), SayText(text="hi")) == [
+        APPENDED,
+        "> conversation.item.create",
+        "> response.create",
+        "! UserTurn",
+    ]
+
+
+def test_a_clear_drops_the_audio_before_it() -> None:
+    bench = client("ready", media=())
+    sent = bench.send(SendAudio(pcm=b"\1\2\3\4"), AudioClear())
+    assert sent == ["> realtime.input_audio_buffer.clear"]
+    assert bench.connection.counters.audio_dropped == 4
+    assert bench.connection.next_timeout() is None
+    assert bench.send(SendAudio(pcm=bytes(960))) == [APPENDED]
+    assert appended(bench) == [bytes(960)]
+
+
+def test_half_a_sample_leaves_what_is_held() -> None:
+    bench = client("ready", media=())
+    bench.send(SendAudio(pcm=b"\1\2"))
+    with pytest.raises(LocalProtocolError, match="even number"):
+        bench.send(SendAudio(pcm=b"\3"))
+    assert bench.expect(T0 + 0.04) == [APPENDED]
+    assert appended(bench) == [b"\1\2"]
+
+
+def test_our_close_sends_the_last_of_the_audio() -> None:
+    bench = client("ready", media=())
+    assert bench.send(SendAudio(pcm=b"\1\2"), Close()) == [APPENDED, "x 1000"]
+    assert bench.connection.counters.audio_dropped == 0
+
+
+@pytest.mark.parametrize("how", ["goodbye", "lost", "too many mistakes"])
+def test_an_end_that_is_not_ours_drops_it(how: str) -> None:
+    bench = client("ready", media=(), strict=True)
+    bench.send(SendAudio(pcm=b"\1\2"))
+    if how == "lost":
+        assert bench.close(None) == ["! Closed"]
+    else:
+        bench.text(GOODBYE if how == "goodbye" else "not json")
+        assert bench.state is State.CLOSING
+        assert bench.expect(T0 + 3.0) == ["abort", "! Closed"]
+    assert not any(isinstance(action, SendText) for action in bench.all[-4:])
+    assert bench.connection.counters.audio_dropped == 2
 
 
 # ---- secrets
@@ -1480,6 +1625,8 @@ INTENTS: list[Intent] = [
     InputConfig(voice="ash"),
     SayText(text="hi"),
     SendAudio(pcm=b"\0\0"),
+    SendAudio(pcm=bytes(960)),
+    AudioClear(),
     Negotiate(media=RECEIVE_MEDIA),
     Negotiate(media=(*RECEIVE_MEDIA, MediaLine(kind=MediaKind.AUDIO))),
     Close(),
@@ -1654,3 +1801,155 @@ def test_dropped_candidates_are_told() -> None:
     assert {event.reason for event in bench.events(CandidateIgnored)} == {
         "more than 3 candidates held"
     }
+
+
+# ---- the conversation: its machine is tested in test_conversation.py
+
+
+CALL = {
+    "type": "realtime.response.function_call_arguments.done",
+    "data": {"call_id": "c1", "function_name": "clock", "arguments": {"zone": "UTC"}},
+}
+
+
+def test_a_call_is_answered_once_also_while_the_answer_waits() -> None:
+    bench = client("opening")
+    assert bench.text(CALL) == ["! MessageReceived", "! FunctionCall"]
+    assert bench.connection.pending_calls == ("c1",)
+    assert bench.send(ToolResult(call_id="c1", output="{}")) == []
+    assert bench.connection.pending_calls == ()
+    with pytest.raises(LocalProtocolError, match="answered already"):
+        bench.send(ToolResult(call_id="c1", output="{}"))
+    assert bench.text(CALL) == ["! MessageReceived", "! ProtocolViolation"]
+    assert bench.text(CREATED, UPDATED) == ["! Ready", "> conversation.item.create"]
+    assert server("ready").connection.pending_calls == ()
+
+
+def test_an_answer_has_a_deadline_and_ends_before_the_session_does() -> None:
+    bench = client("ready", media=(), response_timeout=4.0)
+    bench.send(SayText(text="hi"))
+    assert bench.expect(T0 + 4.0) == ["! ResponseFailed"]
+    bench.text(
+        {"type": "realtime.response.audio_transcript.delta", "data": {"id": "r", "content": "x"}},
+        {"type": "realtime.response.audio.done"},
+        {"type": "realtime.response.audio.done"},
+    )
+    assert bench.connection.counters.late == 1
+    bench.connection.transport_closed(code=1006, reason="", now=bench.now)
+    assert bench.take() == ["! ResponseInterrupted", "! Closed"]
+
+
+@pytest.mark.parametrize("mode", [Mode.TRANSPARENCY, Mode.AUDIO_BACK])
+def test_who_brings_the_speech_is_ready_at_success(mode: Mode) -> None:
+    bench = client("welcoming", media=(), mode=mode)
+    bench.send(InputConfig(voice="ash"))
+    assert bench.text(SUCCESS) == ["! Connected", "! Ready", "! Usable"]
+    assert bench.connection.session_id is not None
+    assert bench.send(SendAudio(pcm=bytes(960)), AudioCommit())[0].startswith("> ")
+    assert bench.text(CREATED, UPDATED) == ["! MessageReceived"] * 2
+    assert bench.text(SUCCESS) == ["! ProtocolViolation"]
+
+
+# ---- whether media comes: its machine is tested in test_media_flow.py
+
+
+def lines(*directions: str, ufrag: str = "far") -> str:
+    """A description with video and audio m-lines of mids 0 and 1."""
+    head = [
+        "v=0",
+        f"a=ice-ufrag:{ufrag}",
+        "a=ice-pwd:0123456789012345678901",
+        f"a=fingerprint:sha-256 AA:{ord(ufrag[0]):02X}",
+    ]
+    for mid, (kind, direction) in enumerate(zip(("video", "audio"), directions, strict=True)):
+        head += [f"m={kind} 9 UDP/TLS/RTP/SAVPF 96", f"a=mid:{mid}", f"a={direction}"]
+    return "".join(line + "\r\n" for line in head)
+
+
+TRACKS = (
+    TrackAdded(track_id="v", kind=MediaKind.VIDEO, mid="0"),
+    TrackAdded(track_id="a", kind=MediaKind.AUDIO, mid="1"),
+)
+PACKETS = (
+    MediaProgress(track_id="v", kind=MediaKind.VIDEO),
+    MediaProgress(track_id="a", kind=MediaKind.AUDIO),
+)
+
+
+def flowing(**options: Any) -> Bench:
+    """A client that answered and gets video and audio."""
+    bench = client("ready", **options)
+    bench.text(offer(lines("sendonly", "sendonly")))
+    bench.done(1)
+    bench.media(*TRACKS)
+    bench.done(2)
+    bench.done(3, Answer(sdp=lines("recvonly", "recvonly", ufrag="ours")))
+    bench.media(state(MediaState.CONNECTED), ConsentRefreshed(), VIDEO_STARTED, *PACKETS)
+    return bench
+
+
+def test_a_stall_a_loss_and_media_that_comes_again() -> None:
+    bench = flowing()
+    start = bench.now
+    assert bench.expect(start + 2.0) == ["! MediaStalled", "! MediaStalled"]
+    assert [event.consent_age for event in bench.events(MediaStalled)] == [2.0, 2.0]
+    assert bench.expect(start + 10.0) == ["! MediaLost", "! MediaLost"]
+    assert bench.state is State.READY, "the conversation works without media"
+    assert bench.media(*PACKETS) == ["! MediaResumed", "! MediaResumed"]
+
+
+def test_media_that_is_lost_ends_the_session_where_that_is_asked_for() -> None:
+    bench = flowing(end_on_media_loss=True)
+    start = bench.now
+    bench.expect(start + 2.0)
+    bench.now = start + 10.0
+    bench.connection.handle_timeout(now=bench.now)
+    lost = ["! MediaLost", "! MediaLost"]
+    assert bench.take() == [*lost, "ClosePeer", "x 1000 no video for 10 s"]
+    assert bench.close(1000)[-1] == "! Closed"
+    assert bench.event(Closed).cause is CloseCause.MEDIA_LOST
+
+
+def test_the_answers_of_both_ends_put_on_hold() -> None:
+    bench = flowing()
+    start = bench.now
+    assert bench.send(Negotiate(media=RECEIVE_MEDIA)) == ["CreateOffer"]
+    ours = Offer(sdp=lines("recvonly", "recvonly", ufrag="ours"))
+    bench.done(4, ours)
+    theirs = {"type": "answer", "sdp": lines("inactive", "sendonly")}
+    bench.text({"type": "webrtc.signaling.answer", "data": {"sdp": theirs}})
+    bench.done(5, ours)
+    assert bench.done(6)[-1] == "! Negotiated"
+    assert bench.expect(start + 2.0) == ["! MediaStalled"]
+    assert bench.event(MediaStalled).kind is MediaKind.AUDIO
+
+
+def test_an_answer_of_an_engine_that_is_not_read_puts_nothing_on_hold() -> None:
+    bench = flowing()
+    start = bench.now
+    bench.text(offer(lines("sendonly", "sendonly")))
+    bench.done(4)
+    assert bench.done(5, Answer(sdp="v=0 and no more"))[-1] == "! Negotiated"
+    assert bench.expect(start + 2.0) == ["! MediaStalled", "! MediaStalled"]
+
+
+@pytest.mark.parametrize("how", [MediaState.FAILED, MediaState.CLOSED])
+def test_a_new_peer_connection_ends_the_stall(how: MediaState) -> None:
+    bench = flowing()
+    start = bench.now
+    bench.media(state(how))
+    assert bench.expect(start + 2.0) == ["! MediaStalled", "! MediaStalled"]
+    bench.text(offer(lines("sendonly", "sendonly", ufrag="new")))
+    bench.done(4)
+    bench.media(*TRACKS)
+    bench.done(5)
+    bench.done(6, Answer(sdp=lines("recvonly", "recvonly", ufrag="ours")))
+    bench.media(state(MediaState.CONNECTED))
+    assert bench.media(*PACKETS) == ["! MediaResumed", "! MediaResumed"]
+
+
+def test_a_server_does_not_watch_its_media() -> None:
+    bench = server("ready")
+    bench.media(*TRACKS, state(MediaState.CONNECTED), ConsentRefreshed(), *PACKETS)
+    bench.media(MediaStarted(track_id="v", kind=MediaKind.VIDEO), state(MediaState.CLOSED))
+    assert bench.connection.next_timeout() is None

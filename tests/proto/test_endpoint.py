@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from navtalk_proto.errors import EndpointError
 from navtalk_proto.secret import Secret
-from navtalk_proto.wire.endpoint import Endpoint, RequestTarget, parse_request_target
+from navtalk_proto.wire.endpoint import Endpoint, Mode, RequestTarget, parse_request_target
 
 LICENCE = "sk_navtalk_EXAMPLE"
 SECRET = Secret(LICENCE)
@@ -232,3 +232,19 @@ def test_the_licence_is_in_no_repr(suffix: str) -> None:
     assert endpoint.redacted_url() == (
         "wss://transfer.navtalk.ai/wss/v2/realtime-chat?license=***&name=navtalk.Leo"
     )
+
+
+@pytest.mark.parametrize(
+    ("query", "mode"),
+    [
+        ("", Mode.NORMAL),
+        ("&model=gpt-realtime", Mode.NORMAL),
+        ("&model=transparency", Mode.TRANSPARENCY),
+        ("&model=transparency&audioBack=true", Mode.TRANSPARENCY),
+        ("&audioBack=true", Mode.AUDIO_BACK),
+    ],
+)
+def test_the_mode_is_in_the_query(query: str, mode: Mode) -> None:
+    query = f"?license=sk_navtalk_EXAMPLE&name=n{query}"
+    assert Endpoint.parse("ws://127.0.0.1/" + query).mode is mode
+    assert parse_request_target("/" + query).mode is mode

@@ -6,6 +6,11 @@ import pytest
 
 from navtalk_proto import errors
 from navtalk_proto.errors import (
+    AvatarLookupError,
+    AvatarLookupFailedError,
+    AvatarLookupTimeoutError,
+    AvatarNotFoundError,
+    AvatarReplyError,
     BackendRefusedError,
     ConnectError,
     ConnectFailedError,
@@ -14,7 +19,9 @@ from navtalk_proto.errors import (
     ConnectTimeoutError,
     EndpointError,
     GpuFullError,
+    HistoryError,
     InsufficientBalanceError,
+    LicenseRefusedError,
     LocalProtocolError,
     MalformedMessageError,
     MediaError,
@@ -23,6 +30,7 @@ from navtalk_proto.errors import (
     RefusalKind,
     RefusedError,
     SessionClosedError,
+    UnsupportedByProviderError,
 )
 
 CLASSES = [
@@ -35,11 +43,14 @@ def test_codes_are_stable() -> None:
         "NavTalkError": "navtalk",
         "LocalProtocolError": "local-protocol",
         "NotReadyError": "not-ready",
+        "UnsupportedByProviderError": "unsupported-by-provider",
         "SessionClosedError": "session-closed",
+        "SessionLostError": "session-lost",
         "MalformedMessageError": "malformed-message",
         "EndpointError": "endpoint",
         "ConnectError": "connect",
         "ConnectFailedError": "connect-failed",
+        "ObsoleteProtocolError": "obsolete-protocol",
         "ConnectTimeoutError": "connect-timeout",
         "MediaError": "media",
         "RefusedError": "refused",
@@ -48,6 +59,15 @@ def test_codes_are_stable() -> None:
         "ConnectionLimitExceededError": "refused-limit",
         "GpuFullError": "refused-gpu-full",
         "BackendRefusedError": "refused-backend",
+        "HistoryError": "history",
+        "AvatarLookupError": "avatar-lookup",
+        "AvatarNotFoundError": "avatar-not-found",
+        "LicenseRefusedError": "license-refused",
+        "AvatarLookupFailedError": "avatar-lookup-failed",
+        "AvatarLookupTimeoutError": "avatar-lookup-timeout",
+        "AvatarReplyError": "avatar-reply",
+        "ToolError": "tool",
+        "ToolFailedError": "tool-failed",
     }
 
 
@@ -66,6 +86,13 @@ def test_codes_are_stable() -> None:
         ConnectionLimitExceededError,
         GpuFullError,
         BackendRefusedError,
+        UnsupportedByProviderError,
+        HistoryError,
+        AvatarNotFoundError,
+        LicenseRefusedError,
+        AvatarLookupFailedError,
+        AvatarLookupTimeoutError,
+        AvatarReplyError,
     ],
 )
 def test_what_a_user_meets_has_a_hint(cls: type[NavTalkError]) -> None:
@@ -149,3 +176,36 @@ def test_each_refusal_has_its_exception(
 
 def test_there_are_five_refusals() -> None:
     assert len(RefusalKind) == 5
+
+
+def test_an_import_says_where_it_is_wrong() -> None:
+    error = HistoryError("is missing", field="entries[3].text")
+    assert str(error) == "entries[3].text: is missing"
+    assert (error.reason, error.field) == ("is missing", "entries[3].text")
+    assert str(HistoryError("is not JSON")) == "is not JSON"
+
+
+def test_a_look_up_says_what_came_of_it() -> None:
+    assert str(AvatarNotFoundError("")) == "there is no such avatar: no text"
+    assert str(LicenseRefusedError("Invalid")) == "the licence was refused: Invalid"
+    failed = AvatarLookupFailedError("the service said 500", status=500)
+    assert str(failed) == "the avatar could not be looked up: the service said 500"
+    assert failed.status == 500
+    assert AvatarLookupFailedError("no route").status is None
+    reply = AvatarReplyError("is missing", field="data.id")
+    assert str(reply) == "the look-up's reply: data.id: is missing"
+    assert str(AvatarReplyError("is not JSON")) == "the look-up's reply: is not JSON"
+    late = AvatarLookupTimeoutError(2.5)
+    assert str(late) == "the avatar was not looked up within 2.5 s"
+    assert isinstance(late, TimeoutError)
+    assert late.seconds == 2.5
+    for error in (failed, reply, late, AvatarNotFoundError(""), LicenseRefusedError("")):
+        assert isinstance(error, AvatarLookupError)
+    assert (failed.retryable, late.retryable, reply.retryable) == (True, True, False)
+
+
+def test_a_provider_that_does_not_take_it_is_named() -> None:
+    error = UnsupportedByProviderError("images", "Cartesia")
+    assert str(error) == "the provider of this avatar, Cartesia, takes no images"
+    assert (error.what, error.provider) == ("images", "Cartesia")
+    assert isinstance(error, LocalProtocolError)

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from navtalk_proto.event_buffer import EVENTS_HIGH_WATER, EventBuffer
+from navtalk_proto.event_buffer import (
+    EVENTS_HIGH_WATER,
+    EVENTS_HIGH_WATER_SIZE,
+    Buffer,
+    DroppingBuffer,
+    EventBuffer,
+)
 from navtalk_proto.events import BinaryIgnored, CloseCause, Closed
 
 CLOSED = Closed(cause=CloseCause.LOCAL, code=1000, reason="")
@@ -174,6 +180,63 @@ def test_a_cancelled_reader_loses_nothing(crank: Any, flag: Any, woken: bool) ->
     assert [crank(anext(aiter(buffer))).result() for _ in range(2)] == [numbered(1), numbered(2)]
 
 
+# ---- other items, other policies
+
+
+def turns(flag: Any, *, high_water: int = 10) -> DroppingBuffer[str]:
+    return DroppingBuffer(flag, high_water=high_water, what="turns")
+
+
+def test_it_ends_without_an_item_that_says_so(crank: Any, flag: Any) -> None:
+    buffer = turns(flag)
+    buffer.put("a")
+    reader = aiter(buffer)
+    assert crank(anext(reader)).result() == "a"
+    reading = crank(anext(reader))
+    assert not reading.turn()
+    buffer.end()
+    with pytest.raises(StopAsyncIteration):
+        reading.result()
+
+
+def test_what_came_before_the_end_is_still_read(crank: Any, flag: Any) -> None:
+    buffer = turns(flag)
+    buffer.put("a")
+    buffer.end()
+    reader = aiter(buffer)
+    assert crank(anext(reader)).result() == "a"
+    with pytest.raises(StopAsyncIteration):
+        crank(anext(reader)).result()
+
+
+def test_the_oldest_give_way_also_beside_a_reader_that_lags(crank: Any, flag: Any) -> None:
+    buffer = turns(flag, high_water=2)
+    reader = aiter(buffer)
+    for item in "abc":
+        buffer.put(item)
+    assert (len(buffer), buffer.dropped) == (2, 1)
+    assert [crank(anext(reader)).result() for _ in range(2)] == ["b", "c"]
+    del reader
+    for item in "defg":
+        buffer.put(item)
+    assert (len(buffer), buffer.dropped) == (2, 3)
+
+
+def test_a_second_reader_is_told_what_is_read_already(crank: Any, flag: Any) -> None:
+    buffer = turns(flag)
+    reading = crank(anext(aiter(buffer)))
+    with pytest.raises(RuntimeError, match="another task reads this session's turns already"):
+        aiter(buffer)
+    reading.cancel()
+
+
+def test_a_buffer_without_a_policy_does_not_overflow_in_silence(flag: Any) -> None:
+    buffer: Buffer[str] = Buffer(flag, high_water=1)
+    buffer.put("a")
+    with pytest.raises(NotImplementedError):
+        buffer.put("b")
+
+
 # ---- against a list
 
 
@@ -251,3 +314,58 @@ def test_any_order_of_calls_does_what_a_list_does(
     reader = aiter(buffer) if reader is None else reader
     left = [crank(anext(reader)).result() for _ in range(len(events) + 1)]
     assert left == [*map(numbered, events), CLOSED]
+
+
+# ---- the size of what waits
+
+
+def test_the_driver_waits_for_the_reader_of_large_events(crank: Any, flag: Any) -> None:
+    assert EVENTS_HIGH_WATER_SIZE == 4 * 1024 * 1024
+    buffer = EventBuffer(flag)
+    reader = aiter(buffer)
+    buffer.put(numbered(0), EVENTS_HIGH_WATER_SIZE)
+    assert crank(buffer.room()).done
+    buffer.put(numbered(1), 1)
+    waiting = crank(buffer.room())
+    assert not waiting.done
+    assert crank(anext(reader)).result() == numbered(0)
+    assert waiting.turn()
+    buffer.put(numbered(2), 3 * EVENTS_HIGH_WATER_SIZE)
+    waiting = crank(buffer.room())
+    assert crank(anext(reader)).result() == numbered(1)
+    assert not waiting.turn(), "the large one is still there"
+    assert crank(anext(reader)).result() == numbered(2)
+    assert waiting.turn()
+    assert buffer.dropped == 0
+
+
+def test_large_events_give_way_while_nobody_reads_but_for_the_newest(crank: Any, flag: Any) -> None:
+    buffer = EventBuffer(flag)
+    buffer.put(numbered(0), EVENTS_HIGH_WATER_SIZE)
+    buffer.put(numbered(1), 1)
+    assert (len(buffer), buffer.dropped) == (1, 1)
+    buffer.put(numbered(2), EVENTS_HIGH_WATER_SIZE + 1)
+    assert (len(buffer), buffer.dropped) == (1, 2)
+    assert crank(buffer.room()).done
+    buffer.put(CLOSED)
+    assert read_all(crank, buffer) == [CLOSED]
+    assert buffer.dropped == 3
+
+
+def test_another_connections_events_are_waited_for_again(crank: Any, flag: Any) -> None:
+    buffer = EventBuffer(flag, high_water=2)
+    reader = aiter(buffer)
+    for number in range(3):
+        buffer.put(numbered(number))
+    assert not crank(buffer.room()).done
+    buffer.release()
+    assert crank(buffer.room()).done
+    buffer.hold()
+    waiting = crank(buffer.room())
+    assert not waiting.done
+    for number in range(3):
+        assert crank(anext(reader)).result() == numbered(number)
+    assert waiting.turn()
+    buffer.release()
+    buffer.hold()
+    assert crank(buffer.room()).done

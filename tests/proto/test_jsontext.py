@@ -162,6 +162,74 @@ def test_many_quotes_do_not_cost_quadratic_time(loads: Callable[[str | bytes], A
         loads("[]" * 70 + '"' + '\\"' * 500_000)
 
 
+# ---- how many values
+
+
+def separators(text: str) -> int:
+    """Commas and opening brackets outside strings, counted a character at a time."""
+    count, inside, escaped = 0, False, False
+    for character in text:
+        if inside:
+            inside = escaped or character != '"'
+            escaped = character == "\\" and not escaped
+        else:
+            inside = character == '"'
+            count += character in ",[{"
+    return count
+
+
+@pytest.mark.parametrize("loads", LOADS)
+@pytest.mark.parametrize("as_bytes", [False, True])
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("[1,2,3]", 3),
+        ('{"a":1,"b":[]}', 3),
+        ('{"a,[{":"[[[{{{,,,"}', 1),
+        ('["\\\\",[",[]]', 3),
+        ("[],[]", 3),
+        ("[" * 70 + "]" * 70, 70),
+        ('"' + "," * 10_000 + '"', 0),
+        ('[é,"é,"', 2),
+    ],
+)
+def test_values_are_counted_outside_strings(
+    loads: Callable[..., Any], text: str, as_bytes: bool, values: int
+) -> None:
+    given = text.encode() if as_bytes else text
+    assert separators(text) == values
+    assert outcome(lambda it: loads(it, values), given) == outcome(loads, given)
+    if values:
+        reason = f"holds more than {values - 1} values"
+        assert outcome(lambda it: loads(it, values - 1), given) == ("malformed", reason)
+
+
+@pytest.mark.parametrize("loads", LOADS)
+def test_a_text_has_at_most_100_000_values(loads: Callable[..., Any]) -> None:
+    # One bracket, and a comma less than there are members.
+    assert len(loads("[" + ",".join("0" * 100_000) + "]")) == 100_000
+    with pytest.raises(MalformedMessageError, match="holds more than 100000 values"):
+        loads("[" + ",".join("0" * 100_001) + "]")
+
+
+@pytest.mark.parametrize("loads", LOADS)
+@pytest.mark.parametrize(
+    "text", ["[" * 200, '[,,,,"\\ud800"', "\ud800[,,,,", b"\xff[,,,,", "[1e999,,,,"]
+)
+def test_the_number_of_values_is_judged_before_everything_else(
+    loads: Callable[..., Any], text: str | bytes
+) -> None:
+    """Otherwise the parsers, which look at different things first, would differ."""
+    assert outcome(lambda it: loads(it, 4), text) == ("malformed", "holds more than 4 values")
+
+
+@given(text=st.text('[]{},":\\aé\ud800', max_size=40), values=st.integers(0, 6))
+def test_any_text_is_counted_alike(text: str, values: int) -> None:
+    more = separators(text) > values
+    assert jsontext._has_many_values(text, values) == more
+    assert jsontext._has_many_values(text.encode("utf-8", "surrogatepass"), values) == more
+
+
 JSON_TEXT = st.recursive(
     st.none()
     | st.booleans()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from navtalk_proto.limits import KIB, MIB, Limits
+from navtalk_proto.limits import KIB, MIB, Limits, ToolLimits
 
 NAMES = [field.name for field in attrs.fields(Limits)]
 
@@ -18,7 +18,9 @@ def test_the_defaults() -> None:
     assert attrs.asdict(Limits()) == {
         "client_message": 16_777_216,
         "server_message": 1_048_576,
+        "values": 100_000,
         "sdp": 131_072,
+        "m_lines": 64,
         "candidates": 64,
         "candidate": 2048,
         "violations": 32,
@@ -26,6 +28,10 @@ def test_the_defaults() -> None:
         "queued_bytes": 8_388_608,
         "unknown_raw": 65_536,
         "ice_servers": 16,
+        "transcript": 65_536,
+        "responses": 16,
+        "calls": 256,
+        "arguments": 65_536,
     }
 
 
@@ -55,3 +61,14 @@ def test_a_bound_is_an_integer(name: str, value: object) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_each_bound_is_set_alone(name: str) -> None:
     assert attrs.asdict(Limits(**{name: 7})) == attrs.asdict(Limits()) | {name: 7}
+
+
+def test_the_bounds_of_tools() -> None:
+    assert attrs.asdict(ToolLimits()) == {"running": 4, "waiting": 16}
+    assert ToolLimits(waiting=0).waiting == 0
+    for wrong in ({"running": 0}, {"waiting": -1}):
+        with pytest.raises(ValueError):
+            ToolLimits(**wrong)
+    for untyped in ({"running": 1.5}, {"waiting": None}):
+        with pytest.raises(TypeError):
+            ToolLimits(**untyped)  # type: ignore[arg-type]

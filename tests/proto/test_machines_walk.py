@@ -27,6 +27,7 @@ LIFECYCLE = """
 OPENED           W    .         .       .           .     .       -
 LOST             X    X         X       X           X     X       -
 S_SUCCESS        .    O         .       C!          R!    -       -
+S_SUCCESS_READY  .    R         .       .           .     -       -
 S_SUCCESS_AGAIN  .    .         .       .           .     -       -
 S_WARNING        .    W!        O       C           R     -       -
 S_REFUSAL        .    L         L       L           R     -       -
@@ -42,6 +43,7 @@ UNKNOWN          .    W         O       C           R     -       -
 WISH             .    We        O       C           R     .       -
 CLOSE            X    L         L       L           L     -       -
 FATAL            X    L         L       L           L     -       -
+MEDIA_LOST       .    L         L       L           L     .       -
 T_WELCOME        .    L         .       .           .     .       -
 T_SETUP          .    .         L       L           .     .       -
 T_CONNECT        .    L         L       L           L     .       -
@@ -68,6 +70,7 @@ STARTS = {
 }
 STOPS = {
     ("WELCOMING", "S_SUCCESS"): {"welcome"},
+    ("WELCOMING", "S_SUCCESS_READY"): {"welcome"},
     ("WELCOMING", "S_CREATED"): {"welcome"},
     ("WELCOMING", "S_UPDATED"): {"welcome", "setup"},
     ("OPENING", "S_UPDATED"): {"welcome", "setup"},
@@ -82,6 +85,7 @@ EFFECTS = {
     "OPENING LOST": "FAILED",
     "CONFIGURING LOST": "FAILED",
     "S_SUCCESS": "WELCOME",
+    "S_SUCCESS_READY": "WELCOME_READY",
     "S_WARNING": "WARN",
     "S_REFUSAL": "REFUSE",
     "READY S_REFUSAL": "NOTICE",
@@ -99,6 +103,7 @@ EFFECTS = {
     "CLOSE": "CLOSE",
     "IDLE CLOSE": "END",
     "FATAL": "VIOLATED",
+    "MEDIA_LOST": "MEDIA_LOST",
     "IDLE FATAL": "END",
     "T_WELCOME": "TIMED_OUT",
     "T_SETUP": "TIMED_OUT",
@@ -117,7 +122,7 @@ OPENING_PEER     op   op           op            mo/ao          np     .        
 RESETTING        rs   rs           rs            st/mo/ao       np     .              -                -           cl
 STABLE           mo   ao/rs        st            .              .      .              fa               np          cl
 MAKING_OFFER     mo   mo           mo            ho/ao/rs/fa    +      .              mo               np          cl
-HAVE_LOCAL_OFFER ho   ho/ao/rs     co/aa         .              .      ex/st/mo       fa               np          cl
+HAVE_LOCAL_OFFER ho   ho/ao/rs     co/aa/rs      .              .      ex/st/mo       fa               np          cl
 OFFER_EXPIRED    rs   ao/rs        aa            .              .      .              fa               np          cl
 COMMITTING_OFFER co   co           co            aa             rs     .              co               np          cl
 APPLYING_ANSWER  aa   aa           aa            +              rs     .              aa               np          cl
@@ -165,7 +170,7 @@ def landings(cell: str) -> set[str]:
 
 def test_the_lifecycle_grid_is_the_whole_product() -> None:
     cells = lifecycle_cells()
-    assert len(cells) == 7 * 24
+    assert len(cells) == 7 * 26
     assert {(state, kind) for state, kind, _ in cells} == {
         (state.name, kind.name) for state in lifecycle.State for kind in lifecycle.Input
     }
@@ -242,7 +247,7 @@ def sdp(ufrag: str) -> str:
 
 
 SAME, NEW = Offer(sdp=sdp("same")), Offer(sdp=sdp("new"))
-ANSWER = Answer(sdp=sdp("same"))
+ANSWER, NEW_ANSWER = Answer(sdp=sdp("same")), Answer(sdp=sdp("new"))
 RESULTS: dict[str, Offer | Answer] = {
     "making offer": Offer(sdp=sdp("ours")),
     "committing offer": Offer(sdp=sdp("ours")),
@@ -267,6 +272,7 @@ def steps(machine: Negotiation) -> list[tuple[str, Step]]:
         ("REMOTE_OFFER", lambda m: receive(m, SAME)),
         ("REMOTE_OFFER", lambda m: receive(m, NEW)),
         ("REMOTE_ANSWER", lambda m: receive(m, ANSWER)),
+        ("REMOTE_ANSWER", lambda m: receive(m, NEW_ANSWER)),
         ("TRANSPORT_FAILED", lambda m: m.transport_failed(now=0.0)),
         ("PEER_CLOSED", lambda m: m.peer_closed(now=0.0)),
         ("CLOSE", lambda m: m.close(now=0.0)),

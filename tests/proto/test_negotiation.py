@@ -30,6 +30,7 @@ from navtalk_proto.events import (
     NegotiationFailed,
     OfferIgnored,
 )
+from navtalk_proto.ice import public_ice_servers
 from navtalk_proto.limits import Limits
 from navtalk_proto.machines.negotiation import Negotiation, Output, State
 from navtalk_proto.media import Capabilities, Direction, IcePolicy, MediaKind, MediaLine, OpId
@@ -130,6 +131,7 @@ class Bench:
             limits=self.limits,
             answer_timeout=10.0,
             timers=self.timers,
+            allow_ice_server=public_ice_servers,
         )
         self.now = 100.0
         self.op = OpId(0)
@@ -261,6 +263,7 @@ def test_the_far_end_offers_first() -> None:
     assert bench.offer() == ["open"]
     opened = bench.command(OpenPeer)
     assert (opened.ice_servers, opened.policy, opened.media) == (STUN, IcePolicy.RELAY, BOTH)
+    assert opened.allow_ice_server is public_ice_servers
     assert bench.done() == ["remote offer far"]
     assert bench.done() == ["local answer"]
     assert bench.done(OUR_ANSWER) == ["> answer", "! Negotiated"]
@@ -319,6 +322,7 @@ def test_an_offer_of_a_new_transport_takes_a_new_peer() -> None:
     assert bench.offer("new") == ["reset"]
     reset = bench.command(ResetPeer)
     assert (reset.ice_servers, reset.policy, reset.media) == (STUN, IcePolicy.RELAY, BOTH)
+    assert reset.allow_ice_server is public_ice_servers
     assert bench.done() == ["remote offer new"]
     assert bench.done() == ["local answer"]
     assert bench.done(OUR_ANSWER) == ["> answer", "! Negotiated"]
@@ -482,25 +486,70 @@ def test_a_colliding_offer_of_a_new_transport_takes_a_new_peer() -> None:
     assert bench.done() == ["remote offer new"]
 
 
+@pytest.mark.parametrize("state", ["opening for wish", "resetting"])
+def test_the_impolite_end_does_not_answer_on_a_peer_that_will_offer(state: str) -> None:
+    bench = at(state, polite=False)
+    assert bench.offer() == ["! OfferIgnored"]
+    assert bench.remote(candidate("c1"), candidate("c2", "far")) == [
+        "! CandidateIgnored c1",
+        "! CandidateIgnored c2",
+    ]
+    assert bench.done() == ["local offer"]
+
+
+def test_the_impolite_end_answers_an_offer_that_came_before_its_wish() -> None:
+    bench = at("opening for offer", polite=False)
+    bench.wish()
+    assert bench.offer("newer") == []
+    assert bench.done() == ["remote offer newer"]
+    bench.done()
+    assert bench.done(OUR_ANSWER) == ["> answer", "! Negotiated", "create offer"]
+
+
+def test_an_answer_of_a_new_transport_starts_over_on_a_new_peer() -> None:
+    bench = at("have local offer")
+    bench.remote(candidate("c1"))
+    assert bench.answer("new") == ["! CandidateIgnored c1", "reset"]
+    assert bench.timers.next() is None
+    assert bench.done() == ["local offer"]
+    assert bench.command(SetLocal).media == BOTH, "the same wish"
+    assert bench.done(OUR_OFFER) == ["> offer"]
+    assert bench.answer("newer") == ["remote answer newer"], "whatever it is, it is the first"
+    assert bench.done() == ["! Negotiated"]
+    assert [event.wish for event in bench.told(Negotiated)] == [1]
+
+
+def test_an_answer_of_a_new_transport_leaves_a_newer_wish_alone() -> None:
+    bench = at("have local offer")
+    bench.wish(AUDIO)
+    assert bench.answer("new") == ["reset"]
+    bench.done()
+    assert bench.command(SetLocal).media == AUDIO
+
+
 # ---- parked offers
 
 
-@pytest.mark.parametrize("polite", [True, False])
+PARKING: list[tuple[str, list[MediaResult], list[str]]] = [
+    ("applying offer", [None], []),
+    ("making answer", [OUR_ANSWER], []),
+    ("committing offer", [OUR_OFFER, None], ["! Negotiated"]),
+    ("applying answer", [None], ["! Negotiated"]),
+    ("applying first answer", [None], ["! Negotiated"]),
+    ("opening for offer", [None], []),
+]
+PARKING_IF_POLITE: list[tuple[str, list[MediaResult], list[str]]] = [
+    ("opening for wish", [None], []),
+    ("resetting", [None], []),
+]
+
+
 @pytest.mark.parametrize(
-    ("state", "finish", "before_it"),
-    [
-        ("applying offer", [None], []),
-        ("making answer", [OUR_ANSWER], []),
-        ("committing offer", [OUR_OFFER, None], ["! Negotiated"]),
-        ("applying answer", [None], ["! Negotiated"]),
-        ("applying first answer", [None], ["! Negotiated"]),
-        ("opening for offer", [None], []),
-        ("opening for wish", [None], []),
-        ("resetting", [None], []),
-    ],
+    ("polite", "state", "finish", "before_it"),
+    [(True, *case) for case in PARKING + PARKING_IF_POLITE] + [(False, *case) for case in PARKING],
 )
 def test_an_offer_in_the_middle_of_something_is_parked_and_replaced(
-    state: str, finish: list[MediaResult], before_it: list[str], polite: bool
+    polite: bool, state: str, finish: list[MediaResult], before_it: list[str]
 ) -> None:
     bench = at(state, polite=polite)
     before = bench.state
@@ -873,6 +922,59 @@ def test_without_media_offers_and_candidates_are_told() -> None:
 # ---- completions
 
 
+def test_a_failed_close_is_expected_once_too() -> None:
+    bench = at("stable")
+    bench.close()
+    op = bench.command(ClosePeer).op
+    for stale in (0, 1):
+        bench.machine.operation_failed(op, "x", now=bench.now)
+        assert bench.machine.stale_completions == stale
+
+
+def test_wishes_are_numbered_and_the_newest_is_named() -> None:
+    bench = at("stable")
+    assert bench.machine.wishes == 0
+    bench.wish(AUDIO)
+    bench.wish(VIDEO)
+    bench.wish(VIDEO)
+    assert bench.machine.wishes == 3
+    bench.fail()
+    assert [event.wish for event in bench.told(NegotiationFailed)] == [1]
+    bench.done(OUR_OFFER)
+    bench.answer()
+    bench.done(OUR_OFFER)
+    bench.done()
+    assert [event.wish for event in bench.told(Negotiated)] == [3], "it stands for the second too"
+    bench.offer()
+    bench.done()
+    bench.done(OUR_ANSWER)
+    assert [event.wish for event in bench.told(Negotiated)] == [0]
+
+
+def test_a_wish_that_is_given_up_keeps_its_number() -> None:
+    bench = at("have local offer")
+    bench.offer()
+    bench.die()
+    bench.done()
+    bench.done(OUR_ANSWER)
+    (failed,) = bench.told(NegotiationFailed)
+    assert (failed.wish, failed.media, failed.session_ended) == (1, BOTH, False)
+
+
+def test_the_end_of_the_session_is_told_from_other_failures() -> None:
+    bench = at("have local offer")
+    bench.wish(AUDIO)
+    bench.close()
+    told = bench.told(NegotiationFailed)
+    assert [(event.wish, event.session_ended) for event in told] == [(1, True), (2, True)]
+    bench = at("applying offer")
+    bench.close()
+    assert [(one.wish, one.session_ended) for one in bench.told(NegotiationFailed)] == [(0, True)]
+    bench = at("have local offer")
+    bench.peer_closed()
+    assert [(one.wish, one.session_ended) for one in bench.told(NegotiationFailed)] == [(1, False)]
+
+
 def test_a_result_of_the_wrong_type_is_refused_and_changes_nothing() -> None:
     cases: list[tuple[str, MediaResult, MediaResult]] = [
         ("making offer", None, OUR_OFFER),
@@ -1162,6 +1264,7 @@ def test_our_held_candidates_are_bounded() -> None:
     bench = at("making answer", limits=Limits(candidates=2))
     bench.local(candidate("c1"), candidate("c2"), candidate("c3"))
     assert bench.done(OUR_ANSWER) == ["> answer", "> c1", "> c2", "! Negotiated"]
+    assert bench.machine.unsent == 1
 
 
 def test_repr_names_the_state_and_nothing_else() -> None:

@@ -38,12 +38,14 @@ from navtalk_proto.events import (
 )
 from navtalk_proto.media import (
     CandidatePair,
+    IceServerFailed,
     MediaKind,
     MediaStarted,
     MediaState,
     MediaStateChanged,
 )
 from navtalk_proto.opening import Opening, connect_error
+from navtalk_proto.opening import opened as begun
 from navtalk_proto.transport import TransportClosedError
 
 REFUSED = Refused(kind=RefusalKind.GPU_FULL, text="later", retryable=True)
@@ -93,6 +95,13 @@ def test_a_deadline_names_the_step() -> None:
             ConnectFailed(code=None, reason="", stage="configuring"),
             "the session ended before it was ready, in configuring: connection lost",
             "configuring",
+            None,
+        ),
+        (
+            ConnectFailed(code=None, reason="no pong within 20 s", stage="opening"),
+            "the session ended before it was ready, in opening: connection lost: "
+            "no pong within 20 s",
+            "opening",
             None,
         ),
         (
@@ -172,6 +181,33 @@ def test_media_that_fails_names_what_was_tried(
     assert str(error) == text
 
 
+def test_media_that_fails_names_the_ice_servers_of_no_use(crank: Any, flag: Any) -> None:
+    opening = Opening(flag)
+    opening.observe(IceServerFailed(url="stun:a.example:3478", reason="no answer within 5 s"))
+    opening.observe(IceServerFailed(url="turns:b.example:5349", reason="wrong credentials (441)"))
+    opening.observe(MediaStateChanged(state=MediaState.FAILED, reason="no candidate pair works"))
+    with pytest.raises(MediaError) as raised:
+        crank(opening.wait()).result()
+    assert str(raised.value) == (
+        "no media connection: no candidate pair works; candidate pairs tried: none; "
+        "ICE servers of no use: stun:a.example:3478: no answer within 5 s; "
+        "turns:b.example:5349: wrong credentials (441)"
+    )
+
+
+def test_a_deadline_names_them_too_and_not_more_than_eight(crank: Any, flag: Any) -> None:
+    opening = Opening(flag)
+    opening.observe(NegotiationFailed(reason="no candidate"))
+    for number in range(20):
+        opening.observe(IceServerFailed(url=f"stun:s{number}.example:3478", reason="dead"))
+    opening.observe(TimedOut(waiting_for="ICE", seconds=10.0))
+    with pytest.raises(ConnectTimeoutError) as raised:
+        crank(opening.wait()).result()
+    text = str(raised.value)
+    assert "(the last negotiation failed: no candidate; ICE servers of no use: stun:s0." in text
+    assert text.count("dead") == 8
+
+
 HARMLESS: list[Event] = [
     Connected(session_id="s", ice_servers=()),
     ServerWarning(text="ambiguous", avatar_id=None),
@@ -181,6 +217,7 @@ HARMLESS: list[Event] = [
     ProtocolViolation(reason="not JSON"),
     NegotiationFailed(reason="the engine is busy"),
     MediaStarted(track_id="t", kind=MediaKind.AUDIO),
+    IceServerFailed(url="stun:a.example:3478", reason="no answer within 5 s"),
     *(MediaStateChanged(state=state) for state in MediaState if state is not MediaState.FAILED),
     Usable(),
 ]
@@ -305,3 +342,21 @@ def test_another_timer_keeps_its_own_seconds(crank: Any, flag: Any) -> None:
         ConnectTimeoutError, match=r"within 10 s: still waiting for connected.success$"
     ):
         waiting.result()
+
+
+def test_a_core_has_what_is_left_of_the_callers_time(crank: Any, flag: Any) -> None:
+    for deadline, left in ((1030.0, 25.0), (1004.0, 0.001)):
+        core, opening = begun(
+            ClientConfig(media=(), welcome_timeout=60.0),
+            flag,
+            timeout=30.0,
+            deadline=deadline,
+            now=1005.0,
+        )
+        core.transport_opened(now=1005.0)
+        assert core.next_timeout() == pytest.approx(1005.0 + left)
+        assert opening.failure is None
+        opening.observe(TimedOut(waiting_for="connected.success", seconds=left))
+        # The number that the caller gave.
+        assert isinstance(opening.failure, ConnectTimeoutError)
+        assert opening.failure.seconds == 30.0

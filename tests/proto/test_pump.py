@@ -18,6 +18,7 @@ from navtalk_proto.actions import (
 from navtalk_proto.config import SEND_MEDIA, ClientConfig
 from navtalk_proto.connection import Connection
 from navtalk_proto.errors import LocalProtocolError, NotReadyError, SessionClosedError
+from navtalk_proto.event_buffer import EventBuffer
 from navtalk_proto.events import (
     BinaryIgnored,
     CloseCause,
@@ -26,14 +27,18 @@ from navtalk_proto.events import (
     Event,
     MessageReceived,
     Ready,
+    ResponseFailed,
+    ResponseStarted,
+    ResponseText,
     TimedOut,
     UnknownMessage,
     Usable,
+    UserTurn,
 )
 from navtalk_proto.intents import SayText, SendAudio
 from navtalk_proto.machines.lifecycle import State
 from navtalk_proto.media import IcePolicy, MediaState, MediaStateChanged, OpId
-from navtalk_proto.pump import OUTGOING_HIGH_WATER, Observer, Pump
+from navtalk_proto.pump import OUTGOING_HIGH_WATER, Carrier, Observer, Pump
 from navtalk_proto.roles import Role
 from navtalk_proto.testing.engine import StrictEngine
 from navtalk_proto.transport import TransportClosedError
@@ -76,6 +81,7 @@ def test_a_session_from_open_to_close(hand_pump: Any, crank: Any) -> None:
     assert rest == [Ready(), Usable()]
     pump.send(SayText(text="hello"))
     assert kinds(pump.take()) == ["conversation.item.create", "response.create"]
+    assert pump.told() == [UserTurn(text="hello", typed=True)]
     closing = crank(pump.close(3001, "enough"))
     assert pump.take() == [CloseTransport(code=3001, reason="enough")]
     assert not closing.turn()
@@ -84,7 +90,10 @@ def test_a_session_from_open_to_close(hand_pump: Any, crank: Any) -> None:
     assert closing.turn()
     end = Closed(cause=CloseCause.LOCAL, code=3001, reason="enough")
     assert pump.end == end
-    assert pump.told() == [end]
+    assert pump.told() == [
+        ResponseFailed(response_id=None, reason="the session ended"),
+        end,
+    ]
     assert pump.over.is_set()
     assert pump.failures == []
     assert pump.alarm is None
@@ -273,7 +282,7 @@ def test_an_observer_that_raises_ends_the_driver_and_nothing_is_lost(hand_pump: 
     assert pump.failures == [mistake]
     assert pump.over.is_set()
     assert pump.end is None
-    assert pump.told()[-2:] == [Ready(), Usable()]
+    assert pump.told()[-3:] == [Ready(), UserTurn(text="queued", typed=True), Usable()]
     assert texts(pump.take()) == ["queued"]
 
 
@@ -296,7 +305,9 @@ def test_what_an_observer_sends_leaves_after_what_came_before(hand_pump: Any) ->
     assert [type(event).__name__ for event in told] == [
         "OutOfOrder",
         "Ready",
+        "UserTurn",
         "Usable",
+        "UserTurn",
         "UnknownMessage",
     ]
     assert seen == told
@@ -555,4 +566,42 @@ def test_the_conversation_reaches_the_observer(hand_pump: Any) -> None:
         '{"type": "realtime.response.audio_transcript.delta",'
         ' "data": {"id": "r", "content": "Hello"}}'
     )
-    assert isinstance(heard[-1], MessageReceived)
+    assert [type(event) for event in heard[-3:]] == [
+        MessageReceived,
+        ResponseStarted,
+        ResponseText,
+    ]
+
+
+# ---- what a session asks of whatever carries it
+
+
+def test_a_bare_carrier_carries_nothing(crank: Any) -> None:
+    bare = Carrier()
+    for call in (bare.time, lambda: bare.send(say("one")), lambda: bare.fail(ValueError())):
+        with pytest.raises(NotImplementedError):
+            call()
+    for wait in (bare.room(), bare.close()):
+        with pytest.raises(NotImplementedError):
+            crank(wait).result()
+
+
+def test_one_pump_is_never_replaced(hand_pump: Any) -> None:
+    pump = hand_pump()
+    pump.ready()
+    pump.lost(TransportClosedError(None, ""))
+    assert pump.losses == 0
+    pump.check_up()
+    pump.check_kept(0)
+    with pytest.raises(LocalProtocolError, match="without reconnect"):
+        pump.retry_now()
+    items = aiter(pump.events)
+    assert pump.renewed(lambda: items) is items
+
+
+def test_events_go_where_they_are_to_go(hand_pump: Any, flag: Any) -> None:
+    elsewhere = EventBuffer(flag)
+    pump = hand_pump(events=elsewhere)
+    pump.ready()
+    assert pump.events is elsewhere
+    assert len(elsewhere) == 3

@@ -245,10 +245,20 @@ def test_ten_thousand_lines_are_read_in_one_pass() -> None:
     ]
     for n in range(1, 2000):
         lines += media("audio", str(n), "a=inactive", "a=rtcp-mux")
-    sdp = check_description(offer(*lines), Limits(sdp=2**20))
+    sdp = check_description(offer(*lines), Limits(sdp=2**20, m_lines=2000))
     assert len(lines) > 10_000
     assert len(sdp.medias) == 2000
     assert sdp.ufrags == frozenset({"uuuu"})
+
+
+@pytest.mark.parametrize("lines", [64, 65])
+def test_a_description_has_at_most_64_m_lines(lines: int) -> None:
+    """An engine makes a transceiver for each, and 128 KiB hold 16,000."""
+    text = [*HEAD, *transport(), *["m=audio 9 UDP/TLS/RTP/SAVPF 96"] * lines]
+    if lines == 64:
+        assert len(check(*text).medias) == 64
+    else:
+        assert refusal(*text) == "has more than 64 m-lines"
 
 
 @given(

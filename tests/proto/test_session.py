@@ -6,6 +6,8 @@ import gc
 import json
 import weakref
 from base64 import b64decode
+from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from navtalk_proto.errors import (
     NavTalkError,
     NotReadyError,
     SessionClosedError,
+    SessionLostError,
 )
 from navtalk_proto.events import (
     CloseCause,
@@ -26,9 +29,12 @@ from navtalk_proto.events import (
     Event,
     Negotiated,
     Ready,
+    Reconnecting,
     Usable,
+    UserTurn,
 )
-from navtalk_proto.intents import SayText
+from navtalk_proto.history import CallEntry, Ending, History, HumanTurn
+from navtalk_proto.intents import SayText, SendAudio
 from navtalk_proto.machines.lifecycle import State
 from navtalk_proto.media import IcePolicy, MediaKind, MediaLine, OpId
 from navtalk_proto.pump import Observer
@@ -36,13 +42,14 @@ from navtalk_proto.session import (
     PACE_MS,
     SESSION_ENDED,
     TRAILING_SILENCE,
+    TURNS_HIGH_WATER,
     ClientCalls,
     SessionCalls,
     is_farewell,
 )
 from navtalk_proto.testing.engine import StrictEngine
 from navtalk_proto.transport import TransportClosedError
-from navtalk_proto.wire.messages import Answer, Offer
+from navtalk_proto.wire.messages import Answer, FunctionCallOutput, Offer, ToolResult
 
 VIDEO = MediaLine(kind=MediaKind.VIDEO)
 AUDIO = MediaLine(kind=MediaKind.AUDIO)
@@ -58,6 +65,12 @@ class Session(ClientCalls):
 
     async def _sleep_until(self, when: float) -> None:
         self.slept.append(when - 1000.0)
+        self.pump.clock.advance(when - self.pump.clock.now)
+
+    async def _decode(self, path: Any) -> Any:
+        """A recording of half a second, which is a list of its pieces."""
+        for piece in path:
+            yield piece
 
 
 def opened(hand_pump: Any, config: ClientConfig | None = None) -> Session:
@@ -150,7 +163,7 @@ def test_text_asks_for_a_response_unless_told_otherwise(hand_pump: Any, crank: A
 
 def test_audio_leaves_as_it_is(hand_pump: Any, crank: Any) -> None:
     session = usable(hand_pump)
-    pcm = bytes(range(200))
+    pcm = bytes(range(200)) * 5
     crank(session.send_audio(pcm)).result()
     (message,) = sent(session)
     assert message["type"] == "realtime.input_audio_buffer.append"
@@ -160,14 +173,56 @@ def test_audio_leaves_as_it_is(hand_pump: Any, crank: Any) -> None:
     assert sent(session) == []
 
 
-def test_audio_before_ready_is_refused_and_text_waits(hand_pump: Any, crank: Any) -> None:
+APPEND = "realtime.input_audio_buffer.append"
+
+
+def kinds(session: Session) -> list[str]:
+    return [message["type"] for message in sent(session)]
+
+
+def test_what_is_too_early_waits_for_ready(hand_pump: Any, crank: Any) -> None:
     session = opened(hand_pump)
-    with pytest.raises(NotReadyError):
-        crank(session.send_audio(b"\0\0")).result()
+    with pytest.raises(LocalProtocolError, match="even"):
+        crank(session.send_audio(b"odd")).result()
+    waiting = [
+        crank(session.send_audio(bytes(960))),
+        crank(session.send_audio(bytes(960), paced=True)),
+        crank(session.commit()),
+        crank(session.interrupt()),
+    ]
+    assert not any(one.done for one in waiting)
     crank(session.send(SayText(text="early", respond=False))).result()
     assert sent(session) == []
     session.pump.ready()
-    assert [message["type"] for message in sent(session)] == ["conversation.item.create"]
+    for one in waiting:
+        one.result()
+    assert kinds(session) == [
+        "conversation.item.create",
+        APPEND,
+        APPEND,
+        "realtime.input_audio_buffer.commit",
+        "realtime.input_audio_buffer.clear",
+    ]
+
+
+def test_the_core_itself_waits_for_nothing(hand_pump: Any, crank: Any) -> None:
+    session = opened(hand_pump)
+    with pytest.raises(NotReadyError):
+        crank(session.send(SendAudio(pcm=b"\0\0"))).result()
+
+
+def test_who_waits_for_ready_learns_of_an_end_before_it(hand_pump: Any, crank: Any) -> None:
+    session = opened(hand_pump)
+    session.pump.give(session.pump.core.transport_opened)
+    waiting = [
+        crank(session.send_audio(b"\0\0")),
+        crank(session.send_audio(b"\0\0", paced=True)),
+        crank(session.interrupt()),
+    ]
+    session.pump.lost(TransportClosedError(1006, ""))
+    for one in waiting:
+        with pytest.raises(SessionClosedError):
+            one.result()
 
 
 def test_senders_wait_while_the_socket_is_slow(hand_pump: Any, crank: Any) -> None:
@@ -363,41 +418,217 @@ def test_a_negotiation_waits_while_the_socket_is_slow(hand_pump: Any, crank: Any
     assert [type(command) for command in session.pump.commands] == [OpenPeer]
 
 
-# ---- speaking a recording
+# ---- speaking in real time
 
 
-def test_a_piece_leaves_when_its_first_sample_is_due(hand_pump: Any, crank: Any) -> None:
+def voices(session: Session) -> list[bytes]:
+    """The audio that the session sent since last asked, message by message."""
+    return [b64decode(message["data"]["audio"]) for message in sent(session)]
+
+
+def test_paced_audio_leaves_when_its_first_sample_is_due(hand_pump: Any, crank: Any) -> None:
     session = usable(hand_pump)
-    piece = b"\1\2" * 1536
-    number = 0
-    for _ in range(3):
-        number = crank(session._say_piece(1000.0, number, piece)).result()
+    pcm = bytes(n % 251 for n in range(3 * 3072))
+    crank(session.send_audio(pcm, paced=True)).result()
     # 1,536 samples of 24,000 a second are 64 ms.
-    assert number == 3 * 1536
-    assert session.slept == pytest.approx([0.0, 0.064, 0.128])
-    assert [b64decode(message["data"]["audio"]) for message in sent(session)] == [piece] * 3
+    assert session.slept == pytest.approx([0.064, 0.128])
+    assert voices(session) == [pcm[:3072], pcm[3072:6144], pcm[6144:]]
+    crank(session.send_audio(bytes(960), paced=True)).result()
+    assert session.slept[2:] == pytest.approx([0.192])
 
 
-def test_silence_follows_in_pieces_of_the_stock_size(hand_pump: Any, crank: Any) -> None:
+def test_unpaced_audio_does_not_count(hand_pump: Any, crank: Any) -> None:
+    session = usable(hand_pump)
+    crank(session.send_audio(bytes(48_000))).result()
+    crank(session.send_audio(bytes(960), paced=True)).result()
+    assert session.slept == []
+
+
+def test_a_stall_is_followed_by_one_piece(hand_pump: Any, crank: Any) -> None:
+    session = usable(hand_pump)
+    crank(session.send_audio(bytes(3072), paced=True)).result()
+    session.pump.clock.advance(5.0)
+    crank(session.send_audio(bytes(2 * 3072), paced=True)).result()
+    assert session.slept == pytest.approx([5.064])
+
+
+async def service(*chunks: bytes) -> Any:
+    for chunk in chunks:
+        yield chunk
+
+
+def test_a_speech_services_chunks_may_cut_a_sample(hand_pump: Any, crank: Any) -> None:
+    session = usable(hand_pump)
+    pcm = bytes(n % 251 for n in range(2000))
+    assert crank(session.say(service(pcm[:999], b"", pcm[999:1500], pcm[1500:]))).result() == (
+        pytest.approx(1000 / 24_000)
+    )
+    session.pump.clock.advance(1.0)
+    session.pump.timeout()
+    assert b"".join(voices(session)) == pcm
+
+
+def test_chunks_that_end_in_half_a_sample(hand_pump: Any, crank: Any) -> None:
+    session = usable(hand_pump)
+    with pytest.raises(LocalProtocolError, match="in the middle of a sample"):
+        crank(session.say(service(bytes(961)))).result()
+    assert voices(session) == [bytes(960)]
+
+
+def test_chunks_are_paced_unless_told_otherwise(hand_pump: Any, crank: Any) -> None:
+    session = usable(hand_pump)
+    crank(session.say(service(bytes(3072), bytes(3072)), paced=False)).result()
+    assert session.slept == []
+    crank(session.say(service(bytes(3072), bytes(3072)))).result()
+    assert session.slept == pytest.approx([0.064])
+    assert voices(session) == [bytes(3072)] * 4
+
+
+def test_silence_follows_to_the_sample(hand_pump: Any, crank: Any) -> None:
     assert (PACE_MS, TRAILING_SILENCE) == (64, 1.0)
     session = usable(hand_pump)
-    spoken = crank(session._say_silence(1000.0, 12_000, 0.1)).result()
-    assert spoken == 0.5
-    assert session.slept == pytest.approx([0.5, 0.564])
-    # 100 ms take two pieces of 64 ms, each 3,072 bytes.
-    assert [b64decode(message["data"]["audio"]) for message in sent(session)] == [bytes(3072)] * 2
+    loud = b"\1\2" * 1536
+    said = crank(session.say(service(loud), trailing_silence=0.1)).result()
+    assert said == 0.064
+    # 100 ms: a piece of 64 ms, and one of 36.
+    assert session.slept == pytest.approx([0.064, 0.128])
+    assert voices(session) == [loud, bytes(3072), bytes(1728)]
 
 
-def test_no_silence_is_none(hand_pump: Any, crank: Any) -> None:
+def test_a_generator_is_closed_when_the_session_ends(hand_pump: Any, crank: Any) -> None:
     session = usable(hand_pump)
-    assert crank(session._say_silence(1000.0, 24_000, 0.0)).result() == 1.0
-    assert session.slept == []
-    assert sent(session) == []
+    closed = []
+
+    async def microphone() -> Any:
+        try:
+            while True:
+                yield bytes(960)
+                session.pump.lost(TransportClosedError(None, ""))
+        finally:
+            closed.append(True)
+
+    with pytest.raises(SessionClosedError):
+        crank(session.say(microphone())).result()
+    assert closed == [True]
+
+
+def test_any_iterable_will_do(hand_pump: Any, crank: Any) -> None:
+    class Queue:
+        def __init__(self) -> None:
+            self.left = [bytes(960), bytes(960)]
+
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> bytes:
+            if not self.left:
+                raise StopAsyncIteration
+            return self.left.pop()
+
+    session = usable(hand_pump)
+    assert crank(session.say(Queue(), paced=False)).result() == 0.04
+
+
+def test_a_recording(hand_pump: Any, crank: Any) -> None:
+    session = usable(hand_pump)
+    pieces = [bytes(3072), bytes(3072)]
+    assert crank(session.say_file(pieces)).result() == 0.128
+    assert session.slept[-1] == pytest.approx(0.128 + 15 * 0.064)
+    assert sum(map(len, voices(session))) == 2 * 3072 + 48_000
+    slept = len(session.slept)
+    crank(session.say_file(pieces, paced=False, trailing_silence=0.0)).result()
+    assert len(session.slept) == slept
+
+
+def test_paced_audio_goes_to_an_open_voice_line(hand_pump: Any, crank: Any) -> None:
+    session = usable(hand_pump)
+    with session._voice_line() as line:
+        crank(session.send_audio(bytes(4800), paced=True)).result()
+        assert line.queued == 0.1
+        assert sent(session) == []
+        with pytest.raises(RuntimeError, match="a voice line already"), session._voice_line():
+            pytest.fail("there are two")
+        crank(line.clear()).result()
+        assert kinds(session) == ["realtime.input_audio_buffer.clear"]
+    with session._voice_line():
+        pass
+
+
+def test_a_voice_line_is_paced_by_the_session(hand_pump: Any, crank: Any) -> None:
+    session = usable(hand_pump)
+
+    async def sleep_until(when: float) -> None:
+        await session.pump.flag().wait()
+
+    session._sleep_until = sleep_until  # type: ignore[method-assign]
+    with session._voice_line() as line:
+        crank(line.write(b"\1\2" * 1536)).result()
+        running = crank(line.run())
+        assert not running.turn()
+        assert voices(session) == [b"\1\2" * 1536]
+        session.pump.clock.advance(0.064)
+        running.cancel()
+        running = crank(line.run())
+        assert voices(session) == [bytes(960)]
+        running.cancel()
+
+
+# ---- configuring and directing
+
+
+def test_configuring_in_mid_session(hand_pump: Any, crank: Any) -> None:
+    session = usable(hand_pump)
+    tool = {"type": "function", "name": "look_up"}
+    crank(session.configure(voice="cedar")).result()
+    crank(session.configure(prompt="Be brief.", tools=[tool])).result()
+    crank(session.configure(tools=[])).result()
+    messages = sent(session)
+    assert {message["type"] for message in messages} == {"realtime.input_config"}
+    assert [json.loads(message["data"]["content"]) for message in messages] == [
+        {"voice": "cedar"},
+        {"prompt": "Be brief.", "tools": [tool]},
+        {"tools": []},
+    ]
+    with pytest.raises(ValueError, match="nothing to configure"):
+        crank(session.configure()).result()
+
+
+def test_older_servers_are_updated(hand_pump: Any, crank: Any) -> None:
+    session = usable(hand_pump)
+    crank(session.update(instructions="Be brief.", temperature=0.7)).result()
+    assert sent(session) == [
+        {
+            "type": "session.update",
+            "session": {"instructions": "Be brief.", "temperature": 0.7},
+        }
+    ]
+    with pytest.raises(ValueError, match="nothing to update"):
+        crank(session.update()).result()
+
+
+def test_directing_the_human(hand_pump: Any, crank: Any) -> None:
+    session = usable(hand_pump)
+    for call in (session.respond(), session.interrupt(), session.commit()):
+        crank(call).result()
+    assert kinds(session) == [
+        "response.create",
+        "realtime.input_audio_buffer.clear",
+        "realtime.input_audio_buffer.commit",
+    ]
+
+
+def test_a_commit_follows_the_voice_that_was_held(hand_pump: Any, crank: Any) -> None:
+    session = usable(hand_pump)
+    crank(session.send_audio(b"\1\2")).result()
+    crank(session.commit()).result()
+    assert kinds(session) == [APPEND, "realtime.input_audio_buffer.commit"]
 
 
 def test_an_adapter_fills_in_how_to_sleep(hand_pump: Any, crank: Any) -> None:
     with pytest.raises(NotImplementedError):
         crank(ClientCalls(hand_pump())._sleep_until(0.0)).result()
+    with pytest.raises(NotImplementedError):
+        ClientCalls(hand_pump())._decode(Path("question.wav"))
 
 
 def test_a_server_does_not_have_what_clients_do(hand_pump: Any) -> None:
@@ -428,10 +659,177 @@ def test_those_who_wait_for_a_session_learn_one_of_two() -> None:
 
 
 @pytest.mark.parametrize("seconds", [-0.1, float("nan"), float("inf")])
-def test_a_silence_that_is_no_length_of_time_is_refused(seconds: float) -> None:
+def test_a_silence_that_is_no_length_of_time_is_refused(
+    seconds: float, hand_pump: Any, crank: Any
+) -> None:
+    session = usable(hand_pump)
     with pytest.raises(ValueError, match="trailing_silence"):
-        ClientCalls._check_silence(seconds)
+        crank(session.say(service(bytes(960)), trailing_silence=seconds)).result()
+    assert sent(session) == []
 
 
-def test_no_silence_is_a_length_of_time() -> None:
-    ClientCalls._check_silence(0.0)
+# ---- what was said
+
+
+def delta(text: str) -> str:
+    return json.dumps(
+        {
+            "type": "realtime.response.audio_transcript.delta",
+            "data": {"id": "r1", "content": text},
+        }
+    )
+
+
+HEARD = json.dumps(
+    {
+        "type": "realtime.conversation.item.input_audio_transcription.completed",
+        "data": {"content": "Hello?"},
+    }
+)
+CALLED = json.dumps(
+    {
+        "type": "realtime.response.function_call_arguments.done",
+        "data": {"function_name": "clock", "call_id": "c1", "arguments": "{}"},
+    }
+)
+
+
+def test_its_turns_and_its_history_are_those_of_its_events(hand_pump: Any, crank: Any) -> None:
+    session = usable(hand_pump)
+    turns = session.turns()
+    session.pump.received(HEARD)
+    session.pump.received(CALLED)
+    session.pump.received(delta("Hi"))
+    assert crank(anext(turns)).result() == UserTurn(text="Hello?")
+    reading = crank(anext(turns))
+    assert not reading.turn(), "the human has not finished"
+    session.pump.lost(TransportClosedError(None, ""))
+    broken = HumanTurn(text="Hi", heard="", ending=Ending.FAILED, reason="the session ended")
+    assert reading.result() == broken
+    with pytest.raises(StopAsyncIteration):
+        crank(anext(turns)).result()
+    assert session.history.snapshot() == (
+        UserTurn(text="Hello?"),
+        CallEntry(call_id="c1", name="clock", arguments="{}"),
+        broken,
+    )
+    assert session.turns_dropped == 0
+
+
+def test_turns_that_nobody_reads_are_counted(hand_pump: Any, crank: Any) -> None:
+    session = usable(hand_pump)
+    for _ in range(TURNS_HIGH_WATER + 2):
+        session.pump.received(HEARD)
+    assert session.turns_dropped == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [ToolResult(call_id="c1", output="7"), FunctionCallOutput(call_id="c1", output="7")],
+)
+def test_an_answer_that_was_sent_is_in_the_history(
+    hand_pump: Any, crank: Any, answer: ToolResult | FunctionCallOutput
+) -> None:
+    session = usable(hand_pump)
+    with pytest.raises(LocalProtocolError):
+        crank(session.send(answer)).result()
+    session.pump.received(CALLED)
+    crank(session.send(answer)).result()
+    assert session.history[0] == CallEntry(call_id="c1", name="clock", arguments="{}", output="7")
+
+
+def test_a_history_that_is_continued_takes_what_is_said(hand_pump: Any, crank: Any) -> None:
+    session = opened(hand_pump)
+    history = History([UserTurn(text="earlier")])
+    session.continue_history(history)
+    session.pump.ready()
+    crank(session.send_text("Hello!", respond=False)).result()
+    assert session.history is history
+    assert history.snapshot() == (UserTurn(text="earlier"), UserTurn(text="Hello!", typed=True))
+
+
+# ---- a connection that is lost, of a session that goes on
+
+
+class Losing(Session):
+    """A session whose carrier says when a connection was lost, as a Succession does."""
+
+    def lose(self, *, up: bool = True) -> None:
+        pump = self.pump
+
+        def check_kept(losses: int) -> None:
+            if losses != pump.lost_connections:
+                raise SessionLostError("the connection was lost")
+
+        def check_up() -> None:
+            if not up:
+                raise SessionLostError("none is usable")
+
+        pump.check_kept, pump.check_up = check_kept, check_up
+        pump.lost_connections = 1
+
+
+def losing(hand_pump: Any, config: ClientConfig | None = None) -> Losing:
+    told = Observer()
+    session = Losing(hand_pump(config, observe=told))
+    told.add(session.observe)
+    session.pump.ready()
+    session.pump.take()
+    return session
+
+
+def test_a_wish_of_a_lost_connection_says_so(hand_pump: Any, crank: Any) -> None:
+    session = losing(hand_pump, ClientConfig())
+    wishing = crank(session.negotiate(VIDEO))
+    session.lose()
+    session.observe(Reconnecting(attempt=1, delay=1.0, reason="lost"))
+    with pytest.raises(SessionLostError):
+        wishing.result()
+
+
+def test_an_utterance_is_not_said_to_two_connections(hand_pump: Any, crank: Any, flag: Any) -> None:
+    session = losing(hand_pump)
+    more = flag()
+
+    async def microphone() -> AsyncGenerator[bytes]:
+        yield bytes(960)
+        await more.wait()
+        yield bytes(960)
+
+    saying = crank(session.say(microphone(), paced=False))
+    assert not saying.turn()
+    assert [one["type"] for one in sent(session)] == ["realtime.input_audio_buffer.append"]
+    session.lose()
+    more.set()
+    with pytest.raises(SessionLostError):
+        saying.result()
+    assert sent(session) == []
+
+
+def test_paced_audio_that_waits_for_its_time_is_lost(hand_pump: Any, crank: Any) -> None:
+    session = losing(hand_pump)
+
+    async def sleep(when: float) -> None:
+        session.lose()
+
+    session._sleep_until = sleep  # type: ignore[method-assign]
+    with pytest.raises(SessionLostError):
+        crank(session.send_audio(bytes(2 * 3072), paced=True)).result()
+    assert len(sent(session)) == 1
+
+
+def test_no_call_is_answered_on_another_connection(hand_pump: Any, crank: Any) -> None:
+    session = losing(hand_pump)
+    session.lose(up=False)
+    for answer in (
+        ToolResult(call_id="c1", output="?"),
+        FunctionCallOutput(call_id="c1", output="?"),
+    ):
+        with pytest.raises(SessionLostError):
+            crank(session.send(answer)).result()
+    assert sent(session) == []
+
+
+def test_there_is_nothing_to_retry_without_reconnecting(hand_pump: Any) -> None:
+    with pytest.raises(LocalProtocolError, match="without reconnect"):
+        usable(hand_pump).retry_now()

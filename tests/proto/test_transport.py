@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import attrs
 import pytest
 
-from navtalk_proto.transport import TransportClosedError
+from navtalk_proto.transport import DoorCounters, TransportClosedError, may_come_from
 
 
 @pytest.mark.parametrize(
@@ -22,3 +23,28 @@ def test_it_says_how_the_connection_ended(code: int | None, reason: str, text: s
 def test_it_is_nobody_elses_error() -> None:
     # A driver tells it from an OSError of a bug, and from a session's own errors, by its class.
     assert TransportClosedError.__mro__[1] is Exception
+
+
+def test_the_door_counts_from_zero() -> None:
+    assert attrs.asdict(DoorCounters()) == dict.fromkeys(
+        ("full", "origin", "opening", "unread", "fragments"), 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("origins", "allowed", "may"),
+    [
+        ([], None, True),
+        (["https://a"], None, True),
+        ([], ["https://a"], True),
+        (["https://a"], ["https://a"], True),
+        (["https://a.evil"], ["https://a"], False),
+        (["HTTPS://A"], ["https://a"], False),
+        (["null"], ["https://a"], False),
+        (["null"], ["null"], True),
+        (["https://a", "https://b"], ["https://a"], False),
+        (["https://a"], [], False),
+    ],
+)
+def test_which_pages_may_connect(origins: list[str], allowed: list[str] | None, may: bool) -> None:
+    assert may_come_from(origins, allowed) is may

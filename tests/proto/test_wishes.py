@@ -17,13 +17,17 @@ from navtalk_proto.events import (
     Negotiated,
     NegotiationFailed,
 )
-from navtalk_proto.media import Direction, MediaKind, MediaLine
 from navtalk_proto.wishes import PendingWishes
 
-VIDEO = (MediaLine(kind=MediaKind.VIDEO),)
-AUDIO = (MediaLine(kind=MediaKind.AUDIO),)
-BOTH = (*VIDEO, *AUDIO)
 CLOSED = Closed(cause=CloseCause.REMOTE, code=1000, reason="")
+
+
+def granted(wish: int) -> Negotiated:
+    return Negotiated(offered_by_us=wish > 0, wish=wish)
+
+
+def failed(wish: int, *, session_ended: bool = False) -> NegotiationFailed:
+    return NegotiationFailed(reason="why", wish=wish, session_ended=session_ended)
 
 
 class Book:
@@ -45,72 +49,69 @@ class Book:
 
 def test_an_exchange_of_ours_grants_the_wish() -> None:
     book = Book()
-    book.wishes.add(VIDEO, "a")
-    book.wishes.observe(Negotiated(offered_by_us=True, media=VIDEO))
+    book.wishes.add(1, "a")
+    book.wishes.observe(granted(1))
     assert book.told == [("a", None)]
-    book.wishes.observe(Negotiated(offered_by_us=True, media=VIDEO))
-    assert book.told == [("a", None)]
-
-
-def test_an_equal_wish_is_the_same_wish() -> None:
-    book = Book()
-    book.wishes.add((MediaLine(kind=MediaKind.VIDEO, direction=Direction.RECVONLY),), "a")
-    book.wishes.observe(Negotiated(offered_by_us=True, media=VIDEO))
+    book.wishes.observe(granted(1))
     assert book.told == [("a", None)]
 
 
 def test_exchanges_for_others_decide_nothing() -> None:
     book = Book()
-    book.wishes.add(VIDEO, "a")
-    others: list[Event] = [
-        Negotiated(offered_by_us=False),
-        Negotiated(offered_by_us=False, media=VIDEO),
-        Negotiated(offered_by_us=True, media=AUDIO),
-        Negotiated(offered_by_us=True, media=BOTH),
-        NegotiationFailed(reason="the far end's offer"),
-        NegotiationFailed(reason="another wish", media=AUDIO),
-        ConfigUpdated(),
-    ]
-    for event in others:
+    book.wishes.add(3, "a")
+    for event in (granted(0), granted(2), failed(0), failed(1), ConfigUpdated()):
         book.wishes.observe(event)
     assert book.told == []
-    book.wishes.observe(Negotiated(offered_by_us=True, media=VIDEO))
+    book.wishes.observe(granted(3))
     assert book.who(None) == ["a"]
 
 
 def test_a_failure_says_why() -> None:
     book = Book()
-    book.wishes.add(VIDEO, "a")
-    book.wishes.observe(NegotiationFailed(reason="no answer within 10 s", media=VIDEO))
+    book.wishes.add(1, "a")
+    book.wishes.observe(NegotiationFailed(reason="no answer within 10 s", wish=1))
     ((waiter, error),) = book.told
     assert waiter == "a"
     assert type(error) is MediaError
     assert str(error) == "negotiation failed: no answer within 10 s"
 
 
+def test_a_wish_that_fails_because_the_session_ends_says_so() -> None:
+    book = Book()
+    book.wishes.add(1, "a")
+    book.wishes.add(2, "b")
+    book.wishes.observe(failed(1, session_ended=True))
+    assert book.who(SessionClosedError) == ["a"]
+    book.wishes.observe(CLOSED)
+    assert book.who(SessionClosedError) == ["a", "b"]
+
+
 def test_the_newest_wish_ends_those_before_it() -> None:
     book = Book()
-    for media, waiter in ((VIDEO, "a"), (AUDIO, "b"), (BOTH, "c"), (VIDEO, "d")):
-        book.wishes.add(media, waiter)
-    book.wishes.observe(Negotiated(offered_by_us=True, media=BOTH))
-    assert book.who(None) == ["a", "b", "c"]
-    book.wishes.observe(NegotiationFailed(reason="why", media=VIDEO))
-    assert book.who(MediaError) == ["d"]
-    assert len(book.told) == 4
-
-
-def test_the_same_wish_twice_is_met_by_the_first_exchange() -> None:
-    book = Book()
-    book.wishes.add(VIDEO, "a")
-    book.wishes.add(VIDEO, "b")
-    book.wishes.observe(Negotiated(offered_by_us=True, media=VIDEO))
+    # The third is the engine's, or of somebody who does not wait.
+    for number, waiter in ((1, "a"), (2, "b"), (4, "c")):
+        book.wishes.add(number, waiter)
+    book.wishes.observe(granted(3))
     assert book.who(None) == ["a", "b"]
+    book.wishes.observe(failed(4))
+    assert book.who(MediaError) == ["c"]
+    assert len(book.told) == 3
+
+
+def test_the_same_wish_made_twice_is_two() -> None:
+    book = Book()
+    book.wishes.add(1, "a")
+    book.wishes.add(2, "b")
+    book.wishes.observe(failed(1))
+    assert book.who(MediaError) == ["a"]
+    book.wishes.observe(granted(2))
+    assert book.who(None) == ["b"]
 
 
 def test_the_end_of_the_session_ends_every_wish() -> None:
     book = Book()
-    book.wishes.add(VIDEO, "a")
-    book.wishes.add(AUDIO, "b")
+    book.wishes.add(1, "a")
+    book.wishes.add(2, "b")
     book.wishes.observe(CLOSED)
     assert book.who(SessionClosedError) == ["a", "b"]
     assert len(book.wishes) == 0
@@ -118,11 +119,11 @@ def test_the_end_of_the_session_ends_every_wish() -> None:
     assert len(book.told) == 2
 
 
-@pytest.mark.parametrize("event", [NegotiationFailed(reason="why", media=VIDEO), CLOSED])
+@pytest.mark.parametrize("event", [failed(2), failed(2, session_ended=True), CLOSED])
 def test_everybody_gets_an_exception_of_their_own(event: Event) -> None:
     book = Book()
-    book.wishes.add(VIDEO, "a")
-    book.wishes.add(VIDEO, "b")
+    book.wishes.add(1, "a")
+    book.wishes.add(2, "b")
     book.wishes.observe(event)
     (_, one), (_, other) = book.told
     assert one is not other
@@ -131,12 +132,12 @@ def test_everybody_gets_an_exception_of_their_own(event: Event) -> None:
 
 def test_who_is_forgotten_is_not_told() -> None:
     book = Book()
-    book.wishes.add(VIDEO, "a")
-    book.wishes.add(VIDEO, "b")
+    book.wishes.add(1, "a")
+    book.wishes.add(2, "b")
     book.wishes.forget("a")
     book.wishes.forget("nobody")
     assert len(book.wishes) == 1
-    book.wishes.observe(Negotiated(offered_by_us=True, media=VIDEO))
+    book.wishes.observe(granted(2))
     assert book.who(None) == ["b"]
     book.wishes.forget("b")
 
@@ -152,8 +153,8 @@ def test_waiters_are_told_apart_by_identity() -> None:
     told: list[Same] = []
     wishes: PendingWishes[Same] = PendingWishes(lambda waiter, error: told.append(waiter))
     one, other = Same(), Same()
-    wishes.add(VIDEO, one)
-    wishes.add(VIDEO, other)
+    wishes.add(1, one)
+    wishes.add(2, other)
     wishes.forget(one)
     wishes.observe(CLOSED)
     assert len(told) == 1
@@ -166,27 +167,25 @@ def test_a_waiter_that_is_told_may_wish_again_at_once() -> None:
     def tell(waiter: str, error: NavTalkError | None) -> None:
         told.append(waiter)
         if waiter == "a":
-            wishes.add(VIDEO, "again")
+            wishes.add(3, "again")
 
     wishes: PendingWishes[str] = PendingWishes(tell)
-    wishes.add(VIDEO, "a")
-    wishes.add(VIDEO, "b")
-    wishes.observe(Negotiated(offered_by_us=True, media=VIDEO))
+    wishes.add(1, "a")
+    wishes.add(2, "b")
+    wishes.observe(granted(2))
     assert told == ["a", "b"]
-    wishes.observe(Negotiated(offered_by_us=True, media=VIDEO))
+    wishes.observe(granted(3))
     assert told == ["a", "b", "again"]
 
 
 # ---- in any order
 
-
-MEDIA = st.sampled_from([VIDEO, AUDIO, BOTH])
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), MEDIA),
-        st.tuples(st.just("granted"), MEDIA),
-        st.tuples(st.just("failed"), MEDIA),
-        st.tuples(st.just("forget"), st.integers(0, 5)),
+        st.just(("wish", True)),
+        st.just(("wish", False)),
+        st.tuples(st.sampled_from(["granted", "failed"]), st.integers(0, 9)),
+        st.tuples(st.just("forget"), st.integers(0, 9)),
     ),
     max_size=40,
 )
@@ -195,32 +194,27 @@ STEPS = st.lists(
 @given(STEPS)
 def test_every_waiter_is_told_exactly_once(steps: list[tuple[str, Any]]) -> None:
     book = Book()
-    # The naive account: a wish is decided by the newest equal one, and decides the older ones.
-    waiting: list[tuple[Any, str]] = []
-    expected: list[tuple[str, str]] = []
-    added: list[str] = []
-    forgotten: set[str] = set()
+    names = [str(number) for number in range(len(steps) + 10)]  # Told apart by identity.
+    wished = 0
+    waiting: set[int] = set()
+    expected: dict[str, str] = {}
     for action, what in steps:
-        if action == "add":
-            added.append(str(len(added)))
-            book.wishes.add(what, added[-1])
-            waiting.append((what, added[-1]))
+        if action == "wish":
+            wished += 1
+            if what:  # Not every wish is waited for.
+                book.wishes.add(wished, names[wished])
+                waiting.add(wished)
         elif action == "forget":
-            if what < len(waiting):
-                _, waiter = waiting.pop(what)
-                book.wishes.forget(waiter)
-                forgotten.add(waiter)
-        else:
-            if action == "granted":
-                book.wishes.observe(Negotiated(offered_by_us=True, media=what))
-            else:
-                book.wishes.observe(NegotiationFailed(reason="why", media=what))
-            while any(media == what for media, _ in waiting):
-                expected.append((waiting.pop(0)[1], action))
+            book.wishes.forget(names[what])
+            waiting.discard(what)
+        elif what <= wished:
+            book.wishes.observe(granted(what) if action == "granted" else failed(what))
+            expected |= {str(number): action for number in waiting if number <= what}
+            waiting = {number for number in waiting if number > what}
         assert len(book.wishes) == len(waiting)
     book.wishes.observe(CLOSED)
-    expected += [(waiter, "closed") for _, waiter in waiting]
+    expected |= {str(number): "closed" for number in waiting}
     meaning = {type(None): "granted", MediaError: "failed", SessionClosedError: "closed"}
-    assert [(waiter, meaning[type(error)]) for waiter, error in book.told] == expected
-    told = [waiter for waiter, _ in book.told]
-    assert sorted([*told, *forgotten], key=int) == added
+    assert {waiter: meaning[type(error)] for waiter, error in book.told} == expected
+    told = [int(waiter) for waiter, _ in book.told]
+    assert told == sorted(told)

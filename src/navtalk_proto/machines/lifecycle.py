@@ -79,6 +79,7 @@ class Input(Enum):
     OPENED = "transport opened"
     LOST = "transport closed"
     S_SUCCESS = "first connected.success"
+    S_SUCCESS_READY = "first connected.success, of a mode without turns"
     S_SUCCESS_AGAIN = "second connected.success"
     S_WARNING = "connected.warning"
     S_REFUSAL = "refusal"
@@ -94,6 +95,7 @@ class Input(Enum):
     WISH = "wish to negotiate"
     CLOSE = "close request"
     FATAL = "fatal violation"
+    MEDIA_LOST = "media lost for good"
     T_WELCOME = "welcome timer"
     T_SETUP = "set-up timer"
     T_CONNECT = "connect timer"
@@ -107,6 +109,7 @@ class Effect(Enum):
 
     START = "send the queued configuration"
     WELCOME = "note session id and ICE servers"
+    WELCOME_READY = "note session id and ICE servers, tell that audio may flow"
     WARN = "tell of the ambiguous name"
     REFUSE = "tell of the refusal and close"
     NOTICE = "tell that the session is about to end"
@@ -118,6 +121,7 @@ class Effect(Enum):
     SIGNAL = "hand to the negotiation"
     CLOSE = "close as asked"
     VIOLATED = "close because of the far end's mistakes"
+    MEDIA_LOST = "close because media does not come back"
     TIMED_OUT = "tell what was waited for and close"
     FAREWELL = "close because the server did not"
     FAILED = "tell that no session came about, and the end"
@@ -156,6 +160,7 @@ _SETTING_UP = (State.WELCOMING, State.OPENING, State.CONFIGURING)
 _LIVE = (*_SETTING_UP, State.READY)
 _MESSAGES = (
     Input.S_SUCCESS,
+    Input.S_SUCCESS_READY,
     Input.S_SUCCESS_AGAIN,
     Input.S_WARNING,
     Input.S_REFUSAL,
@@ -212,6 +217,14 @@ def _build() -> dict[tuple[State, Input], Edge]:
     )
     for late in (State.CONFIGURING, State.READY):
         edge(late, Input.S_SUCCESS, late, Effect.WELCOME, out_of_order=True)
+    # protocol.md 6.2: a caller that brings the human's speech pushes it from success on.
+    edge(
+        State.WELCOMING,
+        Input.S_SUCCESS_READY,
+        State.READY,
+        Effect.WELCOME_READY,
+        stop=(Timer.WELCOME,),
+    )
     edge(State.OPENING, Input.S_CREATED, State.CONFIGURING, Effect.CREATED, start=(Timer.SETUP,))
     edge(
         State.WELCOMING,
@@ -277,6 +290,7 @@ def _build() -> dict[tuple[State, Input], Edge]:
         )
         edge(state, Input.CLOSE, State.CLOSING, Effect.CLOSE, start=(Timer.CLOSE,))
         edge(state, Input.FATAL, State.CLOSING, Effect.VIOLATED, start=(Timer.CLOSE,))
+        edge(state, Input.MEDIA_LOST, State.CLOSING, Effect.MEDIA_LOST, start=(Timer.CLOSE,))
         edge(state, Input.T_CONNECT, State.CLOSING, Effect.TIMED_OUT, start=(Timer.CLOSE,))
         edge(state, Input.T_IDLE, State.CLOSING, Effect.TIMED_OUT, start=(Timer.CLOSE,))
     edge(State.WELCOMING, Input.T_WELCOME, State.CLOSING, Effect.TIMED_OUT, start=(Timer.CLOSE,))

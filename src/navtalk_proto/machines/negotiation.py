@@ -24,7 +24,8 @@ Theory of operation
 5. Does an offer continue the transport that runs, or start a new one (a far end that rebuilt its
    peer connection)? ICE ufrag and DTLS fingerprint of the m-lines tell (:func:`same_transport`);
    the ``o=`` line does not, because aiortc writes a new session id each time. A new transport
-   takes a new peer connection here too.
+   takes a new peer connection here too; when it is an answer that brings it, the offer is made
+   again there.
 
 6. Remote candidates belong to a description. The ufrag says to which; without one, order does.
    They wait in that description's batch until the engine applied it, because engines lose early
@@ -32,7 +33,7 @@ Theory of operation
    the description they belong to was sent.
 
 7. A wish ends in Negotiated or NegotiationFailed, always. Wishes coalesce: the newest one names
-   all the m-lines wanted.
+   all the m-lines wanted, and the event that ends it, by its number, ends those before it.
 
 What does not fit: a failed transport is learnt in the middle of operations that still have to
 finish; ``_dead`` remembers it until the machine settles.
@@ -69,6 +70,7 @@ from navtalk_proto.events import (
     NegotiationFailed,
     OfferIgnored,
 )
+from navtalk_proto.ice import IceServerRule
 from navtalk_proto.limits import Limits
 from navtalk_proto.media import Capabilities, IcePolicy, MediaLine, OpId
 from navtalk_proto.timers import Timer, Timers
@@ -137,11 +139,12 @@ class Effect(Enum):
     PARK = "park the offer, replacing an older one"
     APPLY_OFFER = "apply the offer, on a new peer if its transport is new"
     COLLIDE = "glare: ignore the offer, or park it"
+    COLLIDE_AHEAD = "park the offer; glare if a wish waits for the peer: ignore it"
     YIELD = "glare: ignore the offer, or give ours up and apply it"
     TAKE_OVER = "our offer expired: give it up and apply theirs"
     SKIP_OFFER = "tell of the offer"
     STRAY = "tell of the answer"
-    ACCEPT = "apply the answer"
+    ACCEPT = "apply the answer, or offer again on a new peer if its transport is new"
     SETTLE = "go on with what is parked or wished"
     SEND_OFFER = "send the offer made, or yield"
     APPLY_HELD_ANSWER = "apply the answer that waited for our offer"
@@ -245,7 +248,14 @@ def _build() -> dict[tuple[State, Input], Edge]:
     )
     edge(s.OFFER_EXPIRED, i.WISH, e.REBUILD_FOR_WISH, s.RESETTING)
     edge(s.OFFER_EXPIRED, i.REMOTE_OFFER, e.TAKE_OVER, s.APPLYING_OFFER, s.RESETTING)
-    edge(s.HAVE_LOCAL_OFFER, i.REMOTE_ANSWER, e.ACCEPT, s.COMMITTING_OFFER, s.APPLYING_ANSWER)
+    edge(
+        s.HAVE_LOCAL_OFFER,
+        i.REMOTE_ANSWER,
+        e.ACCEPT,
+        s.COMMITTING_OFFER,
+        s.APPLYING_ANSWER,
+        s.RESETTING,
+    )
     edge(s.OFFER_EXPIRED, i.REMOTE_ANSWER, e.ACCEPT, s.APPLYING_ANSWER)
     for state in _OFFER_OUT:
         edge(state, i.TRANSPORT_FAILED, e.DIE, s.FAILED)
@@ -266,7 +276,9 @@ def _build() -> dict[tuple[State, Input], Edge]:
 
     for state in _IN_FLIGHT:
         edge(state, i.WISH, e.REMEMBER, state)
-        if state is not s.MAKING_OFFER:
+        if state in (s.OPENING_PEER, s.RESETTING):
+            edge(state, i.REMOTE_OFFER, e.COLLIDE_AHEAD, state)
+        elif state is not s.MAKING_OFFER:
             edge(state, i.REMOTE_OFFER, e.PARK, state)
     for state in _IN_FLIGHT[2:]:
         edge(state, i.TRANSPORT_FAILED, e.NOTE_DEAD, state)
@@ -311,6 +323,8 @@ class _LocalOffer:
     """An offer of ours. `applied`: the engine has it as its local description."""
 
     media: tuple[MediaLine, ...]
+    wish: int
+    """The number of the newest wish that it grants."""
     applied: bool
     offer: Offer | None = None
 
@@ -337,14 +351,20 @@ class Negotiation:
         limits: Limits,
         answer_timeout: float,
         timers: Timers,
+        allow_ice_server: IceServerRule | None = None,
     ) -> None:
         self.out: list[Output] = []
         self.stale_completions: int = 0
+        self.unsent: int = 0
+        """Local candidates dropped because too many waited for their description."""
+        self.wishes: int = 0
+        """Wishes taken so far. The one not offered yet, if any, is always the newest."""
         self._state = State.NO_PEER if media else State.OFF
         self._polite = polite
         self._desired = media
         self.ice_servers = ice_servers
         self._policy = policy
+        self._allow_ice_server = allow_ice_server
         self._capabilities = capabilities
         self._limits = limits
         self._answer_timeout = answer_timeout
@@ -415,6 +435,8 @@ class Negotiation:
         if self._state in (State.MAKING_OFFER, State.APPLYING_OFFER, State.MAKING_ANSWER):
             if len(self._unsent) < self._limits.candidates:
                 self._unsent.append(candidate)
+            else:
+                self.unsent += 1
         elif self._state not in (*_WITHOUT_PEER, State.CLOSED):
             self.out.append(candidate)
 
@@ -443,7 +465,9 @@ class Negotiation:
             self._handle(Input.FAILED, now)
         elif (candidate := self._adding.pop(op, None)) is not None:
             self._emit(CandidateFailed(candidate=candidate, reason=reason))
-        elif op != self._closing:
+        elif op == self._closing:
+            self._closing = None
+        else:
             self.stale_completions += 1
 
     def answer_timeout(self, *, now: float) -> None:
@@ -478,6 +502,7 @@ class Negotiation:
         if wish is not None:
             self._wish = wish
             self._desired = wish
+            self.wishes += 1
         before = self._state
         landed = _EFFECTS[edge.effect](self, incoming)
         self._state = before if landed is None else landed
@@ -502,7 +527,7 @@ class Negotiation:
         assert self._wish is not None
         media, self._wish = self._wish, None
         # Theory 4: once an exchange is complete, an offer is made but not applied.
-        self._local = _LocalOffer(media=media, applied=not self._exchanged)
+        self._local = _LocalOffer(media=media, wish=self.wishes, applied=not self._exchanged)
         op = self._start()
         if self._exchanged:
             self.out.append(CreateOffer(op=op, media=media))
@@ -560,6 +585,18 @@ class Negotiation:
         else:
             self._ignore_offer(remote)
 
+    def _collide_ahead(self, remote: _Remote | None) -> None:
+        """Our new peer will offer, unless an offer came before the wish.
+
+        The impolite end must not answer here: an offer that was made for the peer given up would
+        get an answer of the new one, the far end would rebuild too, and so on in turns.
+        """
+        assert remote is not None
+        if self._polite or self._wish is None or self._parked is not None:
+            self._park(remote)
+        else:
+            self._ignore_offer(remote)
+
     def _yield(self, remote: _Remote | None) -> State | None:
         assert remote is not None
         if not self._polite:
@@ -600,6 +637,10 @@ class Negotiation:
         assert self._local is not None
         self._timers.stop(Timer.ANSWER)
         self._ignored_offer = None
+        if self._applied is not None and not same_transport(self._applied, remote.sdp):
+            # Theory 5: they rebuilt theirs. Applied here, the answer would leave both ends deaf.
+            self._wish = self._wish or self._local.media
+            return self._reset()
         if self._local.applied:
             return self._set_remote(remote, State.APPLYING_ANSWER)
         self._remote = remote
@@ -645,11 +686,11 @@ class Negotiation:
     def _exchange_complete(self, _: _Remote | None) -> State:
         self._description_applied()
         assert self._local is not None
-        media = self._local.media
+        local = self._local
         self._remote = None
         self._local = None
         self._exchanged = True
-        self._emit(Negotiated(offered_by_us=True, media=media))
+        self._emit(Negotiated(offered_by_us=True, media=local.media, wish=local.wish))
         return self._settle()
 
     def _make_answer(self, _: _Remote | None) -> State:
@@ -687,18 +728,18 @@ class Negotiation:
     def _offer_failed(self, _: _Remote | None) -> State:
         assert self._local is not None
         local, self._local = self._local, None
-        self._emit(NegotiationFailed(reason=self._reason, media=local.media))
+        self._fail(self._reason, local)
         return self._settle()
 
     def _broken(self, _: _Remote | None) -> State:
         local, self._local = self._local, None
-        self._emit(NegotiationFailed(reason=self._reason, media=local.media if local else ()))
+        self._fail(self._reason, local)
         return self._reset()
 
     def _expire(self, _: _Remote | None) -> State:
         assert self._local is not None
         reason = f"no answer within {self._answer_timeout:g} s"
-        self._emit(NegotiationFailed(reason=reason, media=self._local.media))
+        self._fail(reason, self._local)
         if self._local.applied:
             self._fail_wish(reason)
             return State.OFFER_EXPIRED
@@ -712,7 +753,7 @@ class Negotiation:
         self._timers.stop(Timer.ANSWER)
         local, self._local = self._local, None
         if local is not None and self._state is State.HAVE_LOCAL_OFFER:
-            self._emit(NegotiationFailed(reason=_DEAD, media=local.media))
+            self._fail(_DEAD, local)
         self._fail_wish(_DEAD)
         return State.FAILED
 
@@ -724,7 +765,7 @@ class Negotiation:
     def _end(self, _: _Remote | None) -> State:
         had_peer = self._state not in (State.OFF, State.NO_PEER)
         self._op = None
-        self._fail_all("the session is closing")
+        self._fail_all("the session is closing", session_ended=True)
         if had_peer:
             self._closing = self._next_op()
             self.out.append(ClosePeer(op=self._closing))
@@ -750,6 +791,7 @@ class Negotiation:
             ice_servers=self.ice_servers,
             policy=self._policy,
             media=self._desired,
+            allow_ice_server=self._allow_ice_server,
         )
 
     def _reset(self) -> State:
@@ -773,19 +815,36 @@ class Negotiation:
         self._adding.clear()
         self._unsent.clear()
 
-    def _fail_wish(self, reason: str) -> None:
+    def _fail(self, reason: str, local: _LocalOffer | None, *, session_ended: bool = False) -> None:
+        """Tell of an exchange that failed: of our offer, or of theirs alone."""
+        self._emit(
+            NegotiationFailed(
+                reason=reason,
+                media=local.media if local is not None else (),
+                wish=local.wish if local is not None else 0,
+                session_ended=session_ended,
+            )
+        )
+
+    def _fail_wish(self, reason: str, *, session_ended: bool = False) -> None:
         wish, self._wish = self._wish, None
         if wish is not None:
-            self._emit(NegotiationFailed(reason=reason, media=wish))
+            self._emit(
+                NegotiationFailed(
+                    reason=reason,
+                    media=wish,
+                    wish=self.wishes,
+                    session_ended=session_ended,
+                )
+            )
 
-    def _fail_all(self, reason: str) -> None:
+    def _fail_all(self, reason: str, *, session_ended: bool = False) -> None:
         self._timers.stop(Timer.ANSWER)
         expired = self._state is State.OFFER_EXPIRED
         exchange = self._remote is not None or (self._local is not None and not expired)
         if exchange or self._parked is not None:
-            media = self._local.media if self._local is not None else ()
-            self._emit(NegotiationFailed(reason=reason, media=media))
-        self._fail_wish(reason)
+            self._fail(reason, self._local, session_ended=session_ended)
+        self._fail_wish(reason, session_ended=session_ended)
         if self._parked is not None:
             self._discard(self._parked.batch, reason)
             self._parked = None
@@ -871,6 +930,7 @@ _EFFECTS: Final[Mapping[Effect, Callable[[Negotiation, _Remote | None], State | 
             Effect.PARK: Negotiation._park,
             Effect.APPLY_OFFER: Negotiation._apply_offer,
             Effect.COLLIDE: Negotiation._collide,
+            Effect.COLLIDE_AHEAD: Negotiation._collide_ahead,
             Effect.YIELD: Negotiation._yield,
             Effect.TAKE_OVER: Negotiation._take_over,
             Effect.SKIP_OFFER: Negotiation._skip_offer,

@@ -5,17 +5,23 @@ and cut. :class:`StrictEngine` stands in for a media engine and raises on any st
 would refuse or, worse, get wrong in silence. :class:`VirtualClock` is the time of both.
 :class:`Playbook` writes down a conversation with one connection as it should go, and
 :class:`ScriptedPeer` is the far end of a session on an adapter.
+
+:class:`UdpWire` and :class:`Cutter` are bad networks, for media and for a WebSocket; the adapters'
+kits give them sockets and a loop.
 """
 
 from __future__ import annotations
 
 from navtalk_proto.testing.clock import VirtualClock
+from navtalk_proto.testing.cutter import Cutter, CutTransport, Flow
 from navtalk_proto.testing.engine import EngineMisuseError, StrictEngine
+from navtalk_proto.testing.impairment import FateCounters, Impairment, PacketKind
 from navtalk_proto.testing.memory_transport import MemoryTransport, memory_transports
 from navtalk_proto.testing.pair import End, Link, LinkedPair
 from navtalk_proto.testing.paper_engine import PaperEngine
 from navtalk_proto.testing.playbook import Playbook
 from navtalk_proto.testing.scripted_peer import ScriptedPeer
+from navtalk_proto.testing.udp_wire import Side, UdpWire, WiredTransport
 
 __all__ = [
     # two connections, no loop
@@ -31,4 +37,14 @@ __all__ = [
     "memory_transports",
     "PaperEngine",
     "ScriptedPeer",
+    # bad networks; the same modules fit them to their loop
+    "UdpWire",
+    "WiredTransport",
+    "Side",
+    "PacketKind",
+    "Impairment",
+    "FateCounters",
+    "Cutter",
+    "CutTransport",
+    "Flow",
 ]

@@ -30,7 +30,7 @@ from navtalk_proto.media import (
     TrackAdded,
 )
 from navtalk_proto.wire.messages import Answer, Description, IceCandidate, IceServer, Offer
-from navtalk_proto.wire.sdp import candidate_ufrag, check_description
+from navtalk_proto.wire.sdp import candidate_ufrag, check_description, same_transport
 
 __all__ = ["EngineMisuseError", "Finished", "SignalingState", "StrictEngine"]
 
@@ -140,9 +140,12 @@ class StrictEngine:
         self.events.append(MediaStateChanged(state=MediaState.FAILED, reason=reason))
 
     def close_by_itself(self) -> None:
-        """End the peer connection unasked. Deliver the event before the core's next command."""
+        """End the peer connection unasked. Deliver the event before the core's next command.
+
+        What was pending for it ends with it; a ResetPeer is about the next one, and stays.
+        """
         self._forget_peer()
-        self._pending.clear()
+        self._pending = deque(one for one in self._pending if isinstance(one, ResetPeer))
         self.events.append(MediaStateChanged(state=MediaState.CLOSED, reason="closed"))
 
     # ---- legality
@@ -164,6 +167,9 @@ class StrictEngine:
             case SetLocal():
                 # An offer made before something else was applied is not this engine's any more.
                 legal = state is SignalingState.STABLE and command.description == self._made
+            case SetRemote() if not self._same_transport(command.description):
+                # Engines take it, and go on with the old transport: the media is dead in silence.
+                raise EngineMisuseError(f"{command} starts a new transport")
             case SetRemote(description=Offer()):
                 legal = state in (SignalingState.STABLE, SignalingState.HAVE_REMOTE_OFFER) or (
                     state is SignalingState.HAVE_LOCAL_OFFER and self.capabilities.rollback
@@ -175,6 +181,12 @@ class StrictEngine:
                 legal = True
         if not legal:
             raise EngineMisuseError(f"{command} in signaling state {state.value}")
+
+    def _same_transport(self, description: Description) -> bool:
+        if self.remote is None:
+            return True
+        old, new = (check_description(one, self._limits) for one in (self.remote, description))
+        return same_transport(old, new)
 
     def _check_candidate(self, candidate: IceCandidate) -> None:
         if self.remote is None:
@@ -196,7 +208,7 @@ class StrictEngine:
             case ClosePeer():
                 self.signaling = SignalingState.NO_PEER
             case CreateOffer():
-                self._made = Offer(sdp=self._write(command.media))
+                self._made = Offer(sdp=self._write(self._arrange(command.media)))
                 return self._made
             case SetLocal(description=None):
                 if self.signaling is SignalingState.HAVE_REMOTE_OFFER:
@@ -204,7 +216,7 @@ class StrictEngine:
                     self.local = answer
                     self._stable()
                     return answer
-                offer = Offer(sdp=self._write(command.media))
+                offer = Offer(sdp=self._write(self._arrange(command.media)))
                 self.local = offer
                 self.signaling = SignalingState.HAVE_LOCAL_OFFER
                 return offer
@@ -259,6 +271,19 @@ class StrictEngine:
             if line.direction in (Direction.SENDONLY, Direction.SENDRECV):
                 track = f"{self.ufrag}-{index}"
                 self.events.append(TrackAdded(track_id=track, kind=line.kind, mid=str(index)))
+
+    def _arrange(self, wished: tuple[MediaLine, ...]) -> tuple[MediaLine, ...]:
+        """The m-lines of an offer: those there are stay, inactive where they are not wished."""
+        left = list(wished)
+        lines: list[MediaLine] = []
+        for old in self._lines:
+            new = next((line for line in left if line.kind is old.kind), None)
+            if new is None:
+                lines.append(MediaLine(kind=old.kind, direction=Direction.INACTIVE))
+            else:
+                left.remove(new)
+                lines.append(new)
+        return (*lines, *left)
 
     def _write(self, media: tuple[MediaLine, ...]) -> str:
         lines = ["v=0", f"o=- {len(self.history)} 1 IN IP4 0.0.0.0", "s=-", "t=0 0"]

@@ -122,8 +122,17 @@ def _places(payload: _Raw, message: _Raw) -> tuple[tuple[str, _Raw], ...]:
     return (("data.", payload), ("", message))
 
 
-def _text(*names: str, missing: str | None = None) -> _Reader:
-    """A string under the first of `names` that is not empty; `missing` when there is none."""
+def _upstream_places(message: _Raw) -> tuple[tuple[str, _Raw], ...]:
+    """The upstream's own event, for what the gateway did not put into data (protocol.md 4)."""
+    upstream = message.get("raw_data")
+    return (("raw_data.", upstream),) if type(upstream) is dict else ()
+
+
+def _text(*names: str, missing: str | None = None, upstream: bool = False) -> _Reader:
+    """A string under the first of `names` that is not empty; `missing` when there is none.
+
+    `upstream`: raw_data is looked into last.
+    """
 
     first = names[0]
 
@@ -132,7 +141,10 @@ def _text(*names: str, missing: str | None = None) -> _Reader:
         if type(usual) is str and usual:
             return usual
         found = missing
-        for prefix, place in _places(payload, message):
+        places = _places(payload, message)
+        if upstream:
+            places += _upstream_places(message)
+        for prefix, place in places:
             for name in names:
                 value = place.get(name)
                 if value is None:
@@ -264,11 +276,14 @@ class _Shape:
     data: bool = True
 
 
-_ID: Final = _Slot(read=_text("id", "response_id", "responseId"), write=("id", "response_id"))
+_ID: Final = _Slot(
+    read=_text("id", "response_id", "responseId", upstream=True), write=("id", "response_id")
+)
 # Judgement: a piece of text without an id is better shown than dropped; there is one response at a
 # time, so that an empty id still belongs to it.
 _ID_OR_EMPTY: Final = _Slot(
-    read=_text("id", "response_id", "responseId", missing=""), write=("id", "response_id")
+    read=_text("id", "response_id", "responseId", missing="", upstream=True),
+    write=("id", "response_id"),
 )
 _CALL_ID: Final = _Slot(read=_text("call_id"), write=("call_id",))
 _BARE: Final = _Shape(message=True)
@@ -307,29 +322,33 @@ _SHAPES: Final[dict[type, _Shape]] = {
     InputTranscript: _Shape(
         slots={
             "content": _Slot(
-                read=_text("content", "transcript", "delta"), write=("content", "transcript")
+                read=_text("content", "transcript", "delta", upstream=True),
+                write=("content", "transcript"),
             )
         }
     ),
     TranscriptDelta: _Shape(
         slots={
             "response_id": _ID_OR_EMPTY,
-            "content": _Slot(read=_text("content", "delta", "transcript"), write=("content",)),
+            "content": _Slot(
+                read=_text("content", "delta", "transcript", upstream=True), write=("content",)
+            ),
         }
     ),
     TranscriptDone: _Shape(
         slots={
             "response_id": _ID_OR_EMPTY,
             "content": _Slot(
-                read=_text("content", "transcript", "delta"), write=("content", "transcript")
+                read=_text("content", "transcript", "delta", upstream=True),
+                write=("content", "transcript"),
             ),
         }
     ),
     AudioDone: _BARE,
     FunctionCallDelta: _Shape(
         slots={
-            "call_id": _Slot(read=_text("call_id", missing=""), write=("call_id",)),
-            "delta": _Slot(read=_text("delta"), write=("delta",)),
+            "call_id": _Slot(read=_text("call_id", missing="", upstream=True), write=("call_id",)),
+            "delta": _Slot(read=_text("delta", upstream=True), write=("delta",)),
         }
     ),
     ResponseCompleted: _Shape(slots={"response_id": _ID}, message=True),
@@ -1129,7 +1148,7 @@ def decode(
     size = len(text)
     if size > limit or (4 * size > limit and _utf8_size(text) > limit):
         raise OversizedMessageError(f"is larger than {limit} bytes")
-    message = loads(text)
+    message = loads(text, limits.values)
     if type(message) is not dict:
         raise MalformedMessageError("is not an object")
     kind = message.get("type")

@@ -7,6 +7,7 @@ nowhere else; no repr and no error shows it.
 from __future__ import annotations
 
 import re
+from enum import Enum
 from typing import Final
 from urllib.parse import SplitResult, quote, unquote_plus, urlsplit
 
@@ -20,6 +21,7 @@ __all__ = [
     "DEFAULT_PATH",
     "MAX_URL",
     "Endpoint",
+    "Mode",
     "RequestTarget",
     "parse_request_target",
 ]
@@ -75,6 +77,23 @@ def _none_if_empty(text: str | None) -> str | None:
     return text or None
 
 
+class Mode(Enum):
+    """Who decides what the human says (protocol.md 6.2)."""
+
+    NORMAL = "normal"
+    """The server: it listens, thinks and speaks. Audio is what the user says."""
+    TRANSPARENCY = "transparency"
+    """The caller: audio that is sent is what the human says, and nothing is told of turns."""
+    AUDIO_BACK = "audio back"
+    """As TRANSPARENCY, for servers that bring their own speech; silence has to flow in between."""
+
+
+def _mode(model: str | None, *, audio_back: bool) -> Mode:
+    if model == Mode.TRANSPARENCY.value:
+        return Mode.TRANSPARENCY
+    return Mode.AUDIO_BACK if audio_back else Mode.NORMAL
+
+
 @frozen(kw_only=True)
 class Endpoint:
     """One digital human at one service.
@@ -107,6 +126,11 @@ class Endpoint:
         The order is licence, avatar, model, audioBack; values are percent-encoded, a space as %20.
         """
         return self._url(quote(self.license.reveal(), safe=""))
+
+    @property
+    def mode(self) -> Mode:
+        """Who decides what the human says, as the URL's parameters have it."""
+        return _mode(self.model, audio_back=self.audio_back)
 
     @property
     def is_loopback(self) -> bool:
@@ -163,6 +187,11 @@ class RequestTarget:
     name: str | None = None
     model: str | None = None
     audio_back: bool = False
+
+    @property
+    def mode(self) -> Mode:
+        """Who decides what the human says, as the client asked for it."""
+        return _mode(self.model, audio_back=self.audio_back)
 
 
 def parse_request_target(target: str) -> RequestTarget:

@@ -7,6 +7,7 @@ The rules (design.md 3), whichever parser is installed:
 - An integer literal lies within -2**53 to 2**53 (RFC 7493 section 2.2).
 - No lone surrogates, neither as characters nor as escapes.
 - Objects and arrays nest at most 64 deep.
+- A text has a bounded number of commas and opening brackets outside strings, so of values.
 - Of equal keys in one object the last one wins.
 
 orjson and pybase64 are used when installed (``navtalk[speed]``). What orjson refuses, and the
@@ -20,7 +21,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 from navtalk_proto.errors import LocalProtocolError, MalformedMessageError
 from navtalk_proto.wire.messages import JsonValue
@@ -39,13 +40,25 @@ except ImportError:
 else:
     _HAVE_PYBASE64 = True
 
-__all__ = ["MAX_DEPTH", "MAX_INTEGER", "decode_base64", "dumps", "encode_base64", "loads"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_INTEGER",
+    "MAX_VALUES",
+    "decode_base64",
+    "dumps",
+    "encode_base64",
+    "loads",
+]
 
 MAX_DEPTH: Final = 64
 """How many objects and arrays may be open at once. The deepest known message has 5."""
 
 MAX_INTEGER: Final = 2**53
 """The largest magnitude of an integer; beyond it JavaScript peers lose digits."""
+
+MAX_VALUES: Final = 100_000
+"""How many commas and opening brackets a text may have, unless its reader says otherwise. A value
+costs up to 100 bytes of memory for 2 bytes of text; the largest tool list has some thousands."""
 
 _TOO_DEEP: Final = f"is nested deeper than {MAX_DEPTH} levels"
 _LONE_SURROGATE: Final = "holds a lone surrogate"
@@ -56,8 +69,13 @@ _MAYBE_INTEGER: Final = 2.0**63
 _LONGEST_INTEGER: Final = len(str(-MAX_INTEGER))
 
 # Possessive, and the closing quote is optional: one pass, whatever the text.
-_STRING: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_STRING_PATTERN: Final = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
+_STRING: Final = re.compile(_STRING_PATTERN, re.DOTALL)
+_TO_NEXT_VALUE: Final = rf'[^"\[{{,]*+(?:{_STRING_PATTERN}[^"\[{{,]*+)*+[\[{{,]'
+_TO_NEXT_VALUE_TEXT: Final = re.compile(_TO_NEXT_VALUE, re.DOTALL)
+_TO_NEXT_VALUE_BYTES: Final = re.compile(_TO_NEXT_VALUE.encode(), re.DOTALL)
 _NO_BRACKET: Final = re.compile(r"[^\[\]{}]+")
+_MANY_CLOSED: Final = re.compile(rf"\]{{{MAX_DEPTH + 2},}}")
 _AS_SQUARE: Final = str.maketrans("{}", "[]")
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -90,17 +108,40 @@ _encode: Final = json.JSONEncoder(
 ).encode
 
 
-def _has_many_brackets(text: str) -> bool:
-    # find() is a memchr; str.count() would cost more than parsing the text.
+def _has_more(text: str | bytes, characters: str, most: int) -> bool:
+    """Whether more than `most` of these characters are in the text, inside strings or out."""
+    # find() is a memchr; count() would cost more than parsing the text.
     found = 0
-    for bracket in "{[":
-        at = text.find(bracket)
+    for character in characters:
+        wanted: Any = character if isinstance(text, str) else character.encode()
+        at = text.find(wanted)
         while at >= 0:
             found += 1
-            if found > MAX_DEPTH:
+            if found > most:
                 return True
-            at = text.find(bracket, at + 1)
+            at = text.find(wanted, at + 1)
     return False
+
+
+def _has_many_values(text: str | bytes, most: int) -> bool:
+    """Whether the text has more than `most` commas and opening brackets outside strings.
+
+    Runs before any parser, of which one would make all the values first. One pass, and no more
+    steps in it than `most`; texts of up to `most` characters are not looked at.
+    """
+    if len(text) <= most or not _has_more(text, "{[,", most):
+        return False
+    at = 0
+    for _ in range(most + 1):
+        match = (
+            _TO_NEXT_VALUE_TEXT.match(text, at)
+            if isinstance(text, str)
+            else _TO_NEXT_VALUE_BYTES.match(text, at)
+        )
+        if match is None:
+            return False
+        at = match.end()
+    return True
 
 
 def _is_too_deep(text: str) -> bool:
@@ -109,9 +150,11 @@ def _is_too_deep(text: str) -> bool:
     Runs before the parser recurses. Each round takes the innermost pairs away, so that the work is
     a few passes over a shrinking text.
     """
-    if not _has_many_brackets(text):
+    if not _has_more(text, "{[", MAX_DEPTH):
         return False
     brackets = _NO_BRACKET.sub("", _STRING.sub("", text)).translate(_AS_SQUARE)
+    # More than these in a row close what is too deep, or nothing; each round would carry them on.
+    brackets = _MANY_CLOSED.sub("]" * (MAX_DEPTH + 1), brackets)
     for _ in range(MAX_DEPTH):
         size = len(brackets)
         brackets = brackets.replace("[]", "")
@@ -137,8 +180,18 @@ def _from_utf8(data: bytes) -> str:
     raise MalformedMessageError("is not UTF-8")
 
 
-def _loads_reference(text: str | bytes) -> JsonValue:
+def _loads_reference(text: str | bytes, values: int = MAX_VALUES) -> JsonValue:
     """:func:`loads` with the standard library: the definition."""
+    if _has_many_values(text, values):
+        raise MalformedMessageError(_too_many(values))
+    return _parse_reference(text)
+
+
+def _too_many(values: int) -> str:
+    return f"holds more than {values} values"
+
+
+def _parse_reference(text: str | bytes) -> JsonValue:
     if isinstance(text, bytes):
         text = _from_utf8(text)
     elif not text.isascii() and not _is_utf8(text):
@@ -159,8 +212,10 @@ def _loads_reference(text: str | bytes) -> JsonValue:
     return value
 
 
-def _loads_orjson(text: str | bytes) -> JsonValue:
+def _loads_orjson(text: str | bytes, values: int = MAX_VALUES) -> JsonValue:
     """:func:`loads` with orjson, and the reference wherever the two could differ."""
+    if _has_many_values(text, values):
+        raise MalformedMessageError(_too_many(values))
     value: JsonValue = None
     try:
         value = orjson.loads(text)
@@ -168,7 +223,7 @@ def _loads_orjson(text: str | bytes) -> JsonValue:
         plain = False
     else:
         plain = _is_plain(value)
-    return value if plain else _loads_reference(text)
+    return value if plain else _parse_reference(text)
 
 
 def _is_plain(value: Any) -> bool:
@@ -206,10 +261,12 @@ def _is_shallow(value: Any) -> bool:
     return False
 
 
-loads: Final[Callable[[str | bytes], JsonValue]] = (
-    _loads_orjson if _HAVE_ORJSON else _loads_reference
-)
-"""Parse one JSON text by the rules above.
+class _Loads(Protocol):
+    def __call__(self, text: str | bytes, values: int = ...) -> JsonValue: ...
+
+
+loads: Final[_Loads] = _loads_orjson if _HAVE_ORJSON else _loads_reference
+"""Parse one JSON text by the rules above. `values` bounds its commas and opening brackets.
 
 Raises MalformedMessageError; its reason never quotes the text. Callers bound the size.
 """

@@ -20,7 +20,7 @@ __all__ = ["Sdp", "SdpMedia", "candidate_ufrag", "check_description", "same_tran
 _FIELD: Final = "data.sdp.sdp"
 _M_LINE: Final = re.compile(r"([!-~]+) ([0-9]{1,5})(?:/[0-9]+)? [!-~]+(?: |$)")
 _ICE_TEXT: Final = re.compile(r"[!-~]{1,256}")  # RFC 8839 5.4: at most 256 characters
-_FINGERPRINT: Final = re.compile(r"([!-~]+) ([0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2})+)")
+_FINGERPRINT: Final = re.compile(r"([!-~]+) ([0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2})++)")
 _DIRECTIONS: Final = frozenset({"sendrecv", "sendonly", "recvonly", "inactive"})
 _MAX_FINGERPRINTS: Final = 16  # per m-line; one per hash function, aiortc writes 3
 _CANDIDATE_FIXED_TOKENS: Final = 8  # RFC 8839 5.1, up to and with the candidate's type
@@ -79,10 +79,10 @@ class _Section:
 def check_description(description: Description, limits: Limits) -> Sdp:
     """Check an offer or an answer, ours or theirs, and return what signaling needs of it.
 
-    It starts with ``v=0`` and has an m-line; every active m-line has ice-ufrag, ice-pwd and a DTLS
-    fingerprint: its own, the session's, or those of its BUNDLE group's tagged m-line (RFC 9143
-    section 7.1.3). LF line ends are read like CRLF. Raises MalformedMessageError with field
-    ``data.sdp.sdp``; the reason names m-lines by index and quotes nothing.
+    It starts with ``v=0`` and has 1 to ``limits.m_lines`` m-lines; every active one has ice-ufrag,
+    ice-pwd and a DTLS fingerprint: its own, the session's, or those of its BUNDLE group's tagged
+    m-line (RFC 9143 section 7.1.3). LF line ends are read like CRLF. Raises MalformedMessageError
+    with field ``data.sdp.sdp``; the reason names m-lines by index and quotes nothing.
     """
     text = description.sdp
     if len(text) > limits.sdp or (not text.isascii() and _utf8_size(text) > limits.sdp):
@@ -96,6 +96,8 @@ def check_description(description: Description, limits: Limits) -> Sdp:
     groups: list[list[str]] = []
     for line in lines:
         if line.startswith("m="):
+            if len(sections) == limits.m_lines:
+                raise _malformed(description, f"has more than {limits.m_lines} m-lines")
             match = _M_LINE.match(line, 2)
             if match is None or int(match[2]) > 65535:
                 raise _malformed(description, f"m-line {len(sections)} is not one")

@@ -21,6 +21,7 @@ from navtalk_proto.events import (
     Ready,
     TimedOut,
     Usable,
+    UserTurn,
 )
 from navtalk_proto.intents import Close, SayText
 from navtalk_proto.media import MediaState, MediaStateChanged
@@ -47,8 +48,8 @@ def ready(book: Playbook) -> Playbook:
 def test_a_conversation_as_it_should_go() -> None:
     book = ready(Playbook(Role.CLIENT, ClientConfig(media=())))
     book >> SessionUpdated() << Emit(event=Ready()) << Emit(event=Usable())
-    book >> SayText(text="hi") << SendText << SendText
-    book >> ResponseCreate() << SendText
+    book >> SayText(text="hi", respond=False) << SendText
+    book << Emit(event=UserTurn(text="hi", typed=True))
     book >> AudioDone() << Emit(event=MessageReceived(message=AudioDone()))
     book >> "not JSON" << Emit
     assert isinstance(book.last, Emit)

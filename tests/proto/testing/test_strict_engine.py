@@ -156,7 +156,7 @@ def in_state(state: str) -> StrictEngine:
     if state == "have-local-offer":
         offer_of(engine)
     elif state == "have-remote-offer":
-        do(engine, SetRemote(op=OP, description=offer_of(opened("f"))))
+        do(engine, SetRemote(op=OP, description=OFFER))
     assert engine.signaling.value == state
     return engine
 
@@ -193,6 +193,34 @@ def test_what_is_legal_when(state: str, name: str) -> None:
             engine.execute(command)
         assert engine.history == before
         assert not engine.busy
+
+
+def test_a_new_transport_takes_a_new_peer_connection() -> None:
+    offerer, _ = exchange()
+    made = do(offerer, CreateOffer(op=OP, media=LINES))
+    assert isinstance(made, Offer)
+    do(offerer, SetLocal(op=OP, description=made))
+    with pytest.raises(EngineMisuseError, match="new transport"):
+        offerer.execute(SetRemote(op=OP, description=ANSWER))
+    do(offerer, opening(ResetPeer), SetRemote(op=OP, description=OFFER))
+
+
+def test_m_lines_stay_where_they_are() -> None:
+    _, engine = exchange()
+    video, audio = (MediaLine(kind=kind) for kind in (MediaKind.VIDEO, MediaKind.AUDIO))
+
+    def offered(*wished: MediaLine) -> list[tuple[str, str]]:
+        made = do(engine, CreateOffer(op=OP, media=wished))
+        assert isinstance(made, Offer)
+        medias = check_description(made, Limits()).medias
+        return [(media.kind, media.direction) for media in medias]
+
+    assert offered(audio) == [("video", "inactive"), ("audio", "recvonly")]
+    assert offered(audio, audio, video) == [
+        ("video", "recvonly"),
+        ("audio", "recvonly"),
+        ("audio", "recvonly"),
+    ]
 
 
 def test_an_engine_that_rolls_back_takes_an_offer_over_its_own() -> None:

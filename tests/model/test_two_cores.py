@@ -1,0 +1,106 @@
+"""Two of our cores, client and server, negotiate over links that deliver in any interleaving."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, rule
+from negotiation_model import (
+    FAR_AWAY,
+    LIMITS,
+    WELCOME,
+    WISHES,
+    NegotiationModel,
+    Watched,
+    model_settings,
+)
+
+from navtalk_proto.actions import SendText
+from navtalk_proto.config import SEND_MEDIA, ClientConfig, ServerConfig
+from navtalk_proto.events import Negotiated
+from navtalk_proto.media import Capabilities
+from navtalk_proto.testing import LinkedPair
+from navtalk_proto.wire import codec
+
+
+class TwoCores(NegotiationModel):
+    """From a session that is ready and has no peer connections yet."""
+
+    prompt = True
+
+    @initialize(rollbacks=st.tuples(st.booleans(), st.booleans()), last_word=st.integers(0, 1))
+    def begin(self, rollbacks: tuple[bool, bool], last_word: int) -> None:
+        self.last_word = last_word
+        client, server = (Capabilities(rollback=rollback) for rollback in rollbacks)
+        self.pair = LinkedPair(
+            ClientConfig(strict=True, limits=LIMITS, capabilities=client, connect_timeout=FAR_AWAY),
+            ServerConfig(strict=True, limits=LIMITS, capabilities=server),
+            clock=self.clock,
+        )
+        self.pair.open()
+        self.pair.send(self.pair.server, *WELCOME)
+        ends = (self.pair.client, self.pair.server)
+        self.watched = (Watched(ends[0], self.clock), Watched(ends[1], self.clock))
+        for end in ends:
+            end.engine_held = end.outbox.held = True
+        if self.established:
+            self.wish(self.watched[1], SEND_MEDIA)
+            self.settle()
+            assert self.pair.client.connection.usable
+
+    def perform(self, end: Watched) -> None:
+        self.pair._perform(end.end)
+
+    def moves(self) -> Iterator[Callable[[], None]]:
+        for end in self.watched:
+            yield from self.engine_moves(end)
+            if end.end.outbox.queue:
+                yield partial(self.deliver, end)
+
+    def deliver(self, end: Watched) -> None:
+        """The oldest message of `end` arrives at the other one."""
+        receiver = self.watched[0] if end is self.watched[1] else self.watched[1]
+        item = end.end.outbox.queue[0]
+        if isinstance(item, SendText):
+            message = codec.decode(item.text, sender=end.connection.role, limits=LIMITS)
+            receiver.arrives(message)
+        self.pair.deliver(end.end)
+
+    @rule(what=st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    def both_wish(self, what: tuple[int, int]) -> None:
+        """Their offers collide unless one is faster."""
+        for end, number in zip(self.watched, what, strict=True):
+            if end.lives:
+                self.wish(end, WISHES[end.end.name][number])
+
+    @rule(dice=st.integers(0, 9))
+    def the_connection_is_lost(self, dice: int) -> None:
+        if dice == 7:
+            self.pair.cut()
+
+    def check_agreement(self) -> None:
+        client, server = (end.engine for end in self.watched)
+        assert client.local == server.remote
+        assert server.local == client.remote
+
+    def wish_is_granted(self, end: Watched) -> None:
+        number = len(end.wishes)
+        self.settle()
+        granted = [event.wish for event in end.end.of(Negotiated)]
+        assert number in granted, "the last wish came to nothing"
+        assert all(one.engine.signaling.value == "stable" for one in self.watched)
+        self.check_agreement()
+
+
+class EstablishedTwoCores(TwoCores):
+    """From a session with media."""
+
+    established = True
+
+
+for _model in (TwoCores, EstablishedTwoCores):
+    _model.TestCase.settings = model_settings()
+TestTwoCores = TwoCores.TestCase
+TestEstablishedTwoCores = EstablishedTwoCores.TestCase
