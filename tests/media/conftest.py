@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from fractions import Fraction
 from itertools import count
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from navtalk_proto.actions import (
     SetLocal,
     SetRemote,
 )
+from navtalk_proto.ice import IceServerRule
 from navtalk_proto.media import (
     Direction,
     IcePolicy,
@@ -96,8 +98,15 @@ class Driver:
         *,
         servers: tuple[IceServer, ...] = (),
         policy: IcePolicy = IcePolicy.ALL,
+        allow_ice_server: IceServerRule | None = None,
     ) -> None:
-        await self.do(OpenPeer, ice_servers=servers, policy=policy, media=media)
+        await self.do(
+            OpenPeer,
+            ice_servers=servers,
+            policy=policy,
+            media=media,
+            allow_ice_server=allow_ice_server,
+        )
 
     async def reset(self, media: tuple[MediaLine, ...] = ()) -> None:
         await self.do(ResetPeer, ice_servers=(), policy=IcePolicy.ALL, media=media)
@@ -236,6 +245,32 @@ class Clips:
         )
 
 
+class Silent(asyncio.DatagramProtocol):
+    """A server that takes what it is sent and never answers."""
+
+    def __init__(self) -> None:
+        self.asked: asyncio.Queue[tuple[bytes, Any]] = asyncio.Queue()
+        self.port = 0
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.asked.put_nowait((data, addr))
+
+
+@asynccontextmanager
+async def silent_server() -> AsyncIterator[Silent]:
+    """A silent UDP server on loopback."""
+    loop = asyncio.get_running_loop()
+    transport, silent = await loop.create_datagram_endpoint(Silent, local_addr=("127.0.0.1", 0))
+    silent.port = transport.get_extra_info("sockname")[1]
+    try:
+        yield silent
+    finally:
+        transport.close()
+
+
 class Media:
     """What tests of this folder use; importing a conftest is not possible."""
 
@@ -245,6 +280,7 @@ class Media:
     send = SEND
     receive = RECEIVE
     connect = staticmethod(connect)
+    silent_server = staticmethod(silent_server)
     renegotiate = staticmethod(renegotiate)
 
     def __init__(self, clips: Clips) -> None:

@@ -9,18 +9,15 @@ import asyncio
 import logging
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from aioice import stun
 from aioice.ice import get_host_addresses
 
 from navtalk_asyncio.media import aiortc_internals
 from navtalk_proto.actions import (
-    AddCandidate,
     ClosePeer,
     CreateOffer,
     SetLocal,
@@ -29,16 +26,13 @@ from navtalk_proto.actions import (
 from navtalk_proto.media import (
     Capabilities,
     Direction,
-    IcePolicy,
-    LocalCandidate,
     MediaKind,
     MediaLine,
     MediaStarted,
     MediaState,
     TrackAdded,
 )
-from navtalk_proto.secret import Secret
-from navtalk_proto.wire.messages import Answer, IceCandidate, IceServer, Offer
+from navtalk_proto.wire.messages import Answer, IceServer, Offer
 
 pytestmark = pytest.mark.anyio
 
@@ -82,32 +76,6 @@ def first(driver: Any, kind: MediaKind) -> Any:
 
 def m_lines(sdp: str) -> list[str]:
     return [line for line in sdp.split("\r\n") if line.startswith("m=")]
-
-
-class Silent(asyncio.DatagramProtocol):
-    """A server that takes what it is sent and never answers."""
-
-    def __init__(self) -> None:
-        self.asked: asyncio.Queue[tuple[bytes, Any]] = asyncio.Queue()
-        self.port = 0
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        self.asked.put_nowait((data, addr))
-
-
-@asynccontextmanager
-async def silent_server() -> AsyncIterator[Silent]:
-    """A silent UDP server on loopback."""
-    loop = asyncio.get_running_loop()
-    transport, silent = await loop.create_datagram_endpoint(Silent, local_addr=("127.0.0.1", 0))
-    silent.port = transport.get_extra_info("sockname")[1]
-    try:
-        yield silent
-    finally:
-        transport.close()
 
 
 # ---- offer, answer, media
@@ -426,276 +394,6 @@ async def test_a_rejected_line_of_an_offer_is_answered_with_port_zero(media: Any
     assert m_lines(offer.sdp)[0].startswith("m=video 0 ")
 
 
-# ---- gathering
-
-
-@pytest.mark.parametrize("scheme", ["stun", "turn"])
-async def test_a_silent_server_does_not_delay_the_description(media: Any, scheme: str) -> None:
-    async with silent_server() as silent:
-        server = media.server()
-        await server.open(
-            media.send,
-            servers=(
-                IceServer(
-                    urls=(f"{scheme}:127.0.0.1:{silent.port}",),
-                    username="u",
-                    credential=Secret("p"),
-                ),
-            ),
-        )
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        offer = await server.do(SetLocal)
-        assert loop.time() - started < 2.0
-        assert "a=candidate:" in offer.sdp
-        # More may come, so the end of candidates must not be announced.
-        assert "a=end-of-candidates" not in offer.sdp
-        await server.do(ClosePeer)
-
-
-async def test_late_candidates_are_told_and_then_their_end(
-    media: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A STUN server that answers only after the description has left, and one interface only."""
-    monkeypatch.setattr(aiortc_internals, "LATE_SECONDS", 0.5)
-    async with silent_server() as silent:
-        server = media.server(gather_timeout=0.05)
-        await server.open(media.send, servers=(IceServer(urls=(f"stun:127.0.0.1:{silent.port}",)),))
-        offer = await server.do(SetLocal)
-        assert "typ srflx" not in offer.sdp
-        data, addr = await silent.asked.get()
-        response = stun.Message(
-            message_method=stun.Method.BINDING,
-            message_class=stun.Class.RESPONSE,
-            transaction_id=stun.parse_message(data).transaction_id,
-        )
-        response.attributes["XOR-MAPPED-ADDRESS"] = ("192.0.2.7", 4711)
-        assert not [e for e in server.events if isinstance(e, LocalCandidate)]
-        silent.transport.sendto(bytes(response), addr)
-        candidate = (await server.event(LocalCandidate)).candidate
-    assert candidate.candidate.startswith("candidate:")
-    assert "192.0.2.7 4711 typ srflx" in candidate.candidate
-    assert (candidate.sdp_mid, candidate.sdp_m_line_index) == ("0", 0)
-    assert f"a=ice-ufrag:{candidate.username_fragment}\r\n" in offer.sdp
-    again = await server.do(CreateOffer, media=media.send)
-    assert "192.0.2.7 4711 typ srflx" in again.sdp
-    # The other interfaces get no answer; they are given up after LATE_SECONDS.
-    end = await server.event(LocalCandidate, lambda event: event.candidate.is_end)
-    assert end.candidate.sdp_mid == "0"
-    assert "a=end-of-candidates" in (await server.do(CreateOffer, media=media.send)).sdp
-
-
-async def test_candidates_that_come_in_time_are_in_the_description(media: Any) -> None:
-    server = media.server()
-    await server.open(media.send)
-    offer = await server.do(SetLocal)
-    assert "a=end-of-candidates" in offer.sdp
-    assert not [e for e in server.events if isinstance(e, LocalCandidate)]
-
-
-async def test_without_any_candidate_the_description_fails(media: Any) -> None:
-    server = media.server()
-    await server.open(media.send, policy=IcePolicy.RELAY)
-    with pytest.raises(media.failed, match="no ICE candidate"):
-        await server.do(SetLocal)
-
-
-async def test_an_unusable_ice_server_is_left_out_with_a_warning(
-    media: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    server = media.server()
-    credential = Secret("sk_navtalk_EXAMPLE")
-    with caplog.at_level(logging.WARNING, "navtalk.media"):
-        await server.open(
-            media.send,
-            servers=(IceServer(urls=("turn:[::1]:3478", "nonsense"), credential=credential),),
-        )
-    assert [record.getMessage() for record in caplog.records] == [
-        "aiortc cannot use the ICE server turn:[::1]:3478; left out",
-        "aiortc cannot use the ICE server nonsense; left out",
-    ]
-    assert "sk_navtalk_EXAMPLE" not in caplog.text
-    await server.do(SetLocal)
-
-
-# ---- candidates
-
-
-async def test_a_call_by_trickled_candidates_only(media: Any) -> None:
-    server, client = media.server(), media.driver()
-    await server.open(media.send)
-    await client.open(media.receive)
-    offer = await server.do(SetLocal)
-    found = [line[2:] for line in offer.sdp.split("\r\n") if line.startswith("a=candidate:")]
-    bare = "\r\n".join(
-        line
-        for line in offer.sdp.split("\r\n")
-        if not line.startswith(("a=candidate:", "a=end-of-candidates"))
-    )
-    await client.do(SetRemote, description=Offer(sdp=bare))
-    answer = await client.do(SetLocal)
-    no_candidates = "\r\n".join(
-        line
-        for line in answer.sdp.split("\r\n")
-        if not line.startswith(("a=candidate:", "a=end-of-candidates"))
-    )
-    await server.do(SetRemote, description=Answer(sdp=no_candidates))
-    for candidate in found:
-        await client.do(AddCandidate, candidate=IceCandidate(candidate=candidate, sdp_mid=""))
-    await client.do(AddCandidate, candidate=IceCandidate(candidate=""))
-    await client.state(MediaState.CONNECTED)
-
-
-async def test_odd_candidates(media: Any) -> None:
-    server, client = media.server(), media.driver()
-    await server.open(media.send)
-    await client.open(media.receive)
-    with pytest.raises(media.failed, match="no remote description yet"):
-        await client.do(AddCandidate, candidate=IceCandidate(candidate=HOST, sdp_mid="0"))
-    offer = await server.do(SetLocal)
-    bare = offer.sdp.replace("a=end-of-candidates\r\n", "")
-    await client.do(SetRemote, description=Offer(sdp=bare))
-
-    async def add(text: str, mid: str | None = "0", index: int | None = None) -> None:
-        await client.do(
-            AddCandidate,
-            candidate=IceCandidate(candidate=text, sdp_mid=mid, sdp_m_line_index=index),
-        )
-
-    await add(TCP)
-    await add(HOST.replace(" 1 udp", " 2 udp"))
-    await add(HOST, mid="1")
-    await add(HOST, mid="", index=0)
-    await add(HOST.replace("127.0.0.1", "127.0.0.9"), mid=None)
-    assert client.engine.ignored_candidates == {"tcp": 1, "component": 1, "bundled": 1}
-    for text, mid, index, reason in (
-        ("candidate:nonsense", "0", None, "not a candidate line"),
-        (HOST.replace(" 9 typ", " x typ"), "0", None, "not a candidate line"),
-        (HOST.replace(" 9 typ", " 70000 typ"), "0", None, "port 70000"),
-        (HOST.replace("127.0.0.1", "example.org"), "0", None, "neither an IP address"),
-        (HOST, "video", None, "sdpMid is not in"),
-        (HOST, None, 2, "sdpMLineIndex is not in"),
-    ):
-        with pytest.raises(media.failed, match=reason):
-            await add(text, mid, index)
-    remote = client.engine._peer._remote_candidates()
-    assert [(c.host, c.foundation) for c in remote if c.port == 9] == [
-        ("127.0.0.1", "1"),
-        ("127.0.0.9", "1"),
-    ]
-    answer = await client.do(SetLocal)
-    await server.do(SetRemote, description=answer)
-    await client.state(MediaState.CONNECTED)
-
-
-async def test_local_names_block_nothing(media: Any) -> None:
-    server, client = media.server(), media.driver()
-    await server.open(media.send)
-    await client.open(media.receive)
-    offer = await server.do(SetLocal)
-    name = "a=candidate:9 1 udp 2113937151 0e9f7b1c-dead-beef-8000-000000000000.local 9 typ host"
-    named = offer.sdp.replace("a=mid:0\r\n", f"a=mid:0\r\n{name}\r\n")
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    await client.do(SetRemote, description=Offer(sdp=named))
-    for _ in range(10):
-        await client.do(AddCandidate, candidate=IceCandidate(candidate=name[2:], sdp_mid="0"))
-    await client.do(AddCandidate, candidate=IceCandidate(candidate="", sdp_mid="0"))
-    assert loop.time() - started < 0.9  # one name takes aioice 1.0 s
-    answer = await client.do(SetLocal)
-    await server.do(SetRemote, description=answer)
-    await client.state(MediaState.CONNECTED)
-
-
-class HeldNames:
-    """Multicast DNS that finds no name, and says so when it is told to."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.found_nothing = asyncio.Event()
-
-    async def __call__(self, subscriber: object) -> HeldNames:
-        return self
-
-    async def resolve(self, name: str) -> None:
-        self.asked.append(name)
-        await self.found_nothing.wait()
-
-
-async def test_eight_names_are_looked_up_at_a_time(
-    media: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = HeldNames()
-    monkeypatch.setattr("aioice.ice.get_or_create_mdns_protocol", names)
-    server, client = media.server(), media.driver()
-    await server.open(media.send)
-    await client.open(media.receive)
-    offer = await server.do(SetLocal)
-    bare = offer.sdp.replace("a=end-of-candidates\r\n", "")
-
-    def line(number: int) -> str:
-        return f"candidate:9 1 udp 2113937151 0e9f7b1c-0000-4000-8000-{number:012}.local 9 typ host"
-
-    named = bare.replace("a=mid:0\r\n", f"a=mid:0\r\na={line(0)}\r\n")
-    await client.do(SetRemote, description=Offer(sdp=named))
-    for number in range(1, 11):
-        text = line(number)
-        await client.do(AddCandidate, candidate=IceCandidate(candidate=text, sdp_mid="0"))
-    # One from the description and seven of the ten; the last three are given up at once.
-    assert client.engine.ignored_candidates == {"unresolved": 3}
-    looking = set(client.engine._peer._resolving)
-    assert len(looking) == 8
-    names.found_nothing.set()
-    await asyncio.wait(looking)
-    assert sorted(names.asked) == [line(number).split()[4] for number in range(8)]
-    assert client.engine.ignored_candidates == {"unresolved": 11}
-    # There is room again.
-    await client.do(AddCandidate, candidate=IceCandidate(candidate=line(11), sdp_mid="0"))
-    await asyncio.wait(set(client.engine._peer._resolving))
-    assert names.asked[-1] == line(11).split()[4]
-    assert client.engine.ignored_candidates == {"unresolved": 12}
-
-
-async def test_a_cancelled_description_still_ends_gathering(media: Any) -> None:
-    """A gatherer that is cancelled never gathers again: test_aiortc_facts.py shows it."""
-    server = media.server()
-    await server.open(media.send)
-    peer = server.engine._peer.pc
-    before = set(server.engine._tasks)
-    gathering, complete = asyncio.Event(), asyncio.Event()
-
-    def changed() -> None:
-        {"gathering": gathering, "complete": complete}[peer.iceGatheringState].set()
-
-    peer.on("icegatheringstatechange", changed)
-    setting = server.start(SetLocal)
-    [command] = server.engine._tasks - before
-    async with asyncio.timeout(20):
-        await gathering.wait()
-        command.cancel()
-        with pytest.raises(media.failed, match="cancelled"):
-            await setting
-        await complete.wait()
-        await asyncio.wait(server.engine._tasks - before)
-    assert "a=candidate:" in peer.localDescription.sdp
-
-
-async def test_the_number_of_candidates_is_bounded(
-    media: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("navtalk_asyncio.media.aiortc_engine.CANDIDATES_PER_PEER", 3)
-    server, client = media.server(), media.driver()
-    await server.open(media.send)
-    await client.open(media.receive)
-    offer = await server.do(SetLocal)
-    bare = offer.sdp.replace("a=end-of-candidates\r\n", "")
-    await client.do(SetRemote, description=Offer(sdp=bare))
-    for port in range(1, 6):
-        text = HOST.replace(" 9 typ", f" {port} typ")
-        await client.do(AddCandidate, candidate=IceCandidate(candidate=text, sdp_mid="0"))
-    assert client.engine.ignored_candidates == {"surplus": 2}
-
-
 # ---- failures
 
 
@@ -807,7 +505,7 @@ async def test_reset_rebuilds_media_and_readers_go_on(media: Any) -> None:
 async def test_close_at_every_phase(media: Any, phase: str) -> None:
     """The `media` fixture checks that no task and no thread is left."""
     server, client = media.server(), media.driver()
-    async with silent_server() as silent:
+    async with media.silent_server() as silent:
         pending = []
         if phase != "new":
             query = (
@@ -851,7 +549,7 @@ async def test_close_at_every_phase(media: Any, phase: str) -> None:
 
 
 async def test_close_peer_during_an_operation(media: Any) -> None:
-    async with silent_server() as silent:
+    async with media.silent_server() as silent:
         server = media.server(gather_timeout=20.0)
         await server.open(media.send, servers=(IceServer(urls=(f"stun:127.0.0.1:{silent.port}",)),))
         describing = server.start(SetLocal)
@@ -912,7 +610,7 @@ async def test_stock_aiortc_still_makes_a_call(
         with pytest.raises(RuntimeError, match="encoded frames"):
             client.engine.add_encoded_sink(VIDEO, lambda _frame: None)
     # One warning for each group that was needed.
-    assert len([r for r in caplog.records if r.name == "navtalk.media"]) == 2
+    assert len([r for r in caplog.records if r.name == "navtalk.media"]) == 4
 
 
 # ---- imports

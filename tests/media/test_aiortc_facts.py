@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from aioice import ice
+from aioice import ice, stun, turn
 from aiortc import (
     InvalidStateError,
     RTCBundlePolicy,
     RTCConfiguration,
     RTCIceGatherer,
+    RTCIceServer,
     RTCPeerConnection,
     RTCSessionDescription,
 )
@@ -173,11 +175,90 @@ def test_gathering_waits_five_seconds_for_a_server() -> None:
 
 
 async def test_an_ipv6_ice_server_is_a_value_error() -> None:
-    """Policy: the engine leaves such servers out instead of failing in a description."""
-    from aiortc import RTCIceServer
-
+    """Policy: our own reading of URLs; aiortc is given none."""
     with pytest.raises(ValueError, match="malformed uri"):
         RTCIceGatherer(iceServers=[RTCIceServer(urls=["stun:[::1]:3478"])])
+
+
+async def test_one_server_of_a_kind_is_asked_and_stuns_never() -> None:
+    """Policy: Gathering asks all of them by itself."""
+    urls = ["stuns:a.example", "stun:b.example", "stun:c.example", "turn:d.example"]
+    connection = RTCIceGatherer(
+        iceServers=[RTCIceServer(urls=urls), RTCIceServer(urls=["turn:e.example"])]
+    )._connection
+    assert connection.stun_server == ("b.example", 3478)
+    assert connection.turn_server == ("d.example", 3478)
+
+
+async def test_a_refused_relay_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policy: Gathering tells IceServerFailed."""
+
+    async def refused(**_options: Any) -> Any:
+        raise stun.TransactionTimeout
+
+    monkeypatch.setattr(ice, "relayed_candidate", refused)
+    connection = ice.Connection(ice_controlling=False, turn_server=("192.0.2.1", 3478))
+    assert await connection.get_component_candidates(component=1, addresses=[]) == []
+
+
+async def test_the_flag_for_tls_may_be_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policy: the certificate is verified for the URL's name, the connection goes to an address."""
+    asked: dict[str, Any] = {}
+
+    async def create_connection(_factory: Any, **options: Any) -> Any:
+        asked.update(options)
+        raise OSError("seen enough")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", create_connection)
+    context: Any = ssl.create_default_context()
+    with pytest.raises(OSError, match="seen enough"):
+        await ice.relayed_candidate(
+            component=1,
+            hide_related_address=False,
+            protocol_factory=lambda: ice.StunProtocol(ice.Connection(ice_controlling=False)),
+            turn_server=("192.0.2.1", 5349),
+            turn_username="u",
+            turn_password="p",
+            turn_ssl=context,
+            turn_transport="tcp",
+        )
+    assert asked == {"host": "192.0.2.1", "port": 5349, "ssl": context}
+
+
+def test_a_silent_server_is_asked_for_a_minute() -> None:
+    """Policy: giving a relay back is cut short after RELEASE_SECONDS."""
+    assert stun.RETRY_RTO * (2 ** (stun.RETRY_MAX + 1) - 1) == 63.5
+
+
+async def test_a_lost_relay_is_refreshed_on() -> None:
+    """Policy: _Relay closes the transport of a relay that was lost, which ends the refreshing."""
+    protocol = turn.TurnClientUdpProtocol(
+        ("192.0.2.1", 3478), username="u", password="p", lifetime=600, channel_refresh_time=500
+    )
+    protocol.refresh_task = asyncio.create_task(protocol.refresh(600))
+    protocol.connection_lost(None)
+    assert protocol.refresh_task is not None
+    assert not protocol.refresh_task.cancelling()
+    protocol.refresh_task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await protocol.refresh_task
+
+
+async def test_a_local_name_is_not_looked_up_with_relays_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Policy: RemoteCandidates counts such a name as unresolved."""
+
+    async def looked_up(_subscriber: object) -> Any:
+        raise AssertionError("a look-up")
+
+    monkeypatch.setattr(ice, "get_or_create_mdns_protocol", looked_up)
+    connection = ice.Connection(ice_controlling=False, transport_policy=ice.TransportPolicy.RELAY)
+    name = "0e9f7b1c-0000-4000-8000-000000000000.local"
+    await connection.add_remote_candidate(
+        ice.Candidate.from_sdp(f"1 1 udp 2130706431 {name} 4711 typ host")
+    )
+    assert connection.remote_candidates == []
 
 
 async def test_an_ice_restart_is_ignored(make_peer: MakePeer) -> None:

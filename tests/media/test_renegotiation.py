@@ -9,11 +9,14 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import av
+import pytest
 
 from navtalk_asyncio import ClientSession, ServerSession, Session, connect
 from navtalk_asyncio.emulator import emulate
+from navtalk_asyncio.media.aiortc_engine import AiortcEngine
+from navtalk_asyncio.media.interface import EncodedFrame
 from navtalk_asyncio.websocket import open_websocket
-from navtalk_proto import SEND_MEDIA
+from navtalk_proto import SEND_MEDIA, MediaError
 from navtalk_proto.events import Event, Negotiated, OfferIgnored, ProtocolViolation
 from navtalk_proto.media import Direction, MediaKind, MediaLine, MediaState, MediaStateChanged
 from navtalk_proto.pump import Observer
@@ -93,8 +96,8 @@ class Call:
             await session.negotiate(*media)
 
 
-def call(scenario: object) -> None:
-    """Run a scenario on an established call."""
+def call(scenario: object, *, failures: int = 0) -> None:
+    """Run a scenario on an established call, whose transport fails so many times."""
 
     async def run() -> None:
         events: list[Event] = []
@@ -112,9 +115,9 @@ def call(scenario: object) -> None:
             await scenario(Call(client, server, events, transports[0]))  # type: ignore[operator]
         assert not [event for event in events if isinstance(event, ProtocolViolation)]
         states = [event.state for event in events if isinstance(event, MediaStateChanged)]
-        # One transport for the whole call: it connected once and never failed.
-        assert states.count(MediaState.CONNECTED) == 1
-        assert MediaState.FAILED not in states
+        # One transport for the whole call unless it failed, and a new one each time that it did.
+        assert states.count(MediaState.CONNECTED) == 1 + failures
+        assert states.count(MediaState.FAILED) == failures
 
     asyncio.run(run())
 
@@ -154,6 +157,73 @@ def test_the_client_drops_the_video_and_takes_it_back() -> None:
         assert again[MediaKind.VIDEO] > stopped[MediaKind.VIDEO]
 
     call(scenario)
+
+
+def test_the_client_prefers_another_codec_and_gets_it() -> None:
+    async def scenario(call: Call) -> None:
+        codecs: list[str] = []
+        keyframes: list[bool] = []
+        changed = asyncio.Event()
+
+        def see(frame: EncodedFrame) -> None:
+            if frame.codec == "H264":
+                changed.set()
+                keyframes.append(frame.keyframe)
+            if frame.codec not in codecs[-1:]:
+                codecs.append(frame.codec)
+
+        engine = call.client._pump.engine
+        assert isinstance(engine, AiortcEngine)
+        engine.add_encoded_sink(MediaKind.VIDEO, see)
+        before = await flowing(call.client)
+        assert codecs == ["VP8"]
+        wanted = MediaLine(kind=MediaKind.VIDEO, codecs=("H264",))
+        await call.negotiate(call.client, wanted, AUDIO)
+        async with asyncio.timeout(DEADLINE):
+            await changed.wait()
+        after = await flowing(call.client)
+        assert codecs == ["VP8", "H264"], "no frame of the old codec after the change"
+        # aiortc's receiver releases the last frame of the old codec under the name of the new one.
+        assert True in keyframes[:2]
+        assert after[MediaKind.VIDEO] > before[MediaKind.VIDEO]
+
+    call(scenario)
+
+
+def test_a_codec_that_nobody_has_is_refused_and_media_flows_on() -> None:
+    async def scenario(call: Call) -> None:
+        before = await flowing(call.client)
+        with pytest.raises(MediaError, match="AV9"):
+            await call.negotiate(
+                call.client, MediaLine(kind=MediaKind.VIDEO, codecs=("AV9",)), AUDIO
+            )
+        after = await flowing(call.client)
+        assert after[MediaKind.VIDEO] > before[MediaKind.VIDEO]
+
+    call(scenario)
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_a_fresh_offer_recovers_a_failed_transport(who: str) -> None:
+    async def scenario(call: Call) -> None:
+        before = await flowing(call.client)
+        engine = call.client._pump.engine
+        assert isinstance(engine, AiortcEngine)
+        assert engine._peer is not None
+        # What half a minute without consent would come to.
+        engine._peer._tell_failed()
+        if who == "client":
+            await call.negotiate(call.client, VIDEO, AUDIO)
+        else:
+            # Until now the server did not know. The client's new peer connection closes the old
+            # one, and with it the server's, under this offer.
+            with pytest.raises(MediaError, match="the peer connection was closed"):
+                await call.negotiate(call.server, *SEND_MEDIA)
+            await call.negotiate(call.server, *SEND_MEDIA)
+        after = await flowing(call.client)
+        assert after[MediaKind.VIDEO] > 0 < before[MediaKind.VIDEO]
+
+    call(scenario, failures=1)
 
 
 def test_glare_ends_with_both_wishes_met_and_media_running() -> None:

@@ -8,14 +8,15 @@ leaves a connection that never starts, engine.md section 7) and then the connect
 
 What aiortc cannot do is dealt with here and nowhere in the core: candidates before the remote
 description, ``candidate:`` prefixes, empty candidates, ``.local`` names, descriptions it breaks on
-(:mod:`navtalk_asyncio.media.sdp_rewrite`), gathering that blocks the answer, unbounded decoder and
-frame queues (:mod:`navtalk_asyncio.media.aiortc_internals`).
+(:mod:`navtalk_asyncio.media.sdp_rewrite`, :mod:`~navtalk_asyncio.media.remote_candidates`),
+gathering that blocks the answer and asks one server of a kind
+(:mod:`~navtalk_asyncio.media.gathering`), unbounded decoder and frame queues
+(:mod:`~navtalk_asyncio.media.receiver_tap`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import weakref
 from collections import Counter
@@ -30,7 +31,6 @@ try:
         MediaStreamTrack,
         RTCBundlePolicy,
         RTCConfiguration,
-        RTCIceCandidate,
         RTCIceServer,
         RTCPeerConnection,
         RTCRtpReceiver,
@@ -39,7 +39,6 @@ try:
     )
     from aiortc.mediastreams import MediaStreamError
     from aiortc.rtcconfiguration import RTCIceTransportPolicy
-    from aiortc.sdp import candidate_from_sdp
 except ModuleNotFoundError as _missing:
     if _missing.name not in ("aiortc", "aioice", "av"):
         raise
@@ -49,10 +48,20 @@ except ModuleNotFoundError as _missing:
     ) from _missing
 
 from navtalk_asyncio.media import aiortc_internals as internals
+from navtalk_asyncio.media.command_error import CommandError
 from navtalk_asyncio.media.frame_buffer import AUDIO_MICROSECONDS, VIDEO_FRAMES, FrameBuffer
+from navtalk_asyncio.media.gathering import Gathering
+from navtalk_asyncio.media.ice_servers import IceServers
 from navtalk_asyncio.media.interface import EncodedFrame, EngineCallbacks, TrackCounters
+from navtalk_asyncio.media.payload_types import PayloadTypes
+from navtalk_asyncio.media.picture_clock import PictureClock
+from navtalk_asyncio.media.receiver_tap import (
+    BLACKOUT_SECONDS,
+    ReceiverTap,
+    discard_queued_frames,
+)
+from navtalk_asyncio.media.remote_candidates import RemoteCandidates
 from navtalk_asyncio.media.sdp_rewrite import (
-    DeferredCandidate,
     RemoteSdp,
     UnusableSdpError,
     drop_end_of_candidates,
@@ -60,6 +69,7 @@ from navtalk_asyncio.media.sdp_rewrite import (
     rewrite_answer,
     rewrite_offer,
 )
+from navtalk_asyncio.media.sender_codec import follow_codec
 from navtalk_proto.actions import (
     AddCandidate,
     ClosePeer,
@@ -71,22 +81,27 @@ from navtalk_proto.actions import (
     SetLocal,
     SetRemote,
 )
+from navtalk_proto.ice import IceServerRule, default_ice_rule
 from navtalk_proto.media import (
+    PROGRESS_SECONDS,
     CandidatePair,
     Capabilities,
+    ConsentRefreshed,
     Direction,
     IcePolicy,
+    IceServerFailed,
     LocalCandidate,
     MediaEvent,
     MediaKind,
     MediaLine,
+    MediaProgress,
     MediaStarted,
     MediaState,
     MediaStateChanged,
     OpId,
     TrackAdded,
 )
-from navtalk_proto.wire.messages import Answer, Description, IceCandidate, IceServer, Offer
+from navtalk_proto.wire.messages import Answer, Description, IceCandidate, Offer
 
 if TYPE_CHECKING:
     import aioice
@@ -99,16 +114,6 @@ GATHER_TIMEOUT: Final = 0.25
 """Seconds a description waits for STUN and TURN answers; the slowest healthy server seen needs 0.1.
 Later answers are trickled."""
 
-MDNS_TIMEOUT: Final = 2.5
-"""Seconds a .local name may take; aioice gives up after 1.0, and was seen to take 5.2."""
-
-MDNS_PENDING: Final = 8
-""".local names resolved at the same time. A browser without permissions sends one per interface."""
-
-CANDIDATES_PER_PEER: Final = 256
-"""Remote candidates taken over a peer connection's life. iOS and Android gather continually; each
-candidate makes a pair with every local one."""
-
 SILENCE: Final = 5.0
 """A connection that closes by itself this long after its last datagram is dead, not hung up: a
 hang-up is a datagram, and aiortc takes 30 s to give up on silence."""
@@ -117,10 +122,6 @@ REASON_LENGTH: Final = 200
 """Characters of a failure's reason."""
 
 _T = TypeVar("_T")
-
-
-class _CommandError(Exception):
-    """A command that cannot be carried out; the text is its reason."""
 
 
 class AiortcEngine:
@@ -172,7 +173,8 @@ class AiortcEngine:
         """Remote candidates that could not be used, by reason.
 
         ``tcp``, ``component``, ``unreadable`` (only inside descriptions; a lone one fails),
-        ``surplus``, ``bundled`` (of an m-line without a transport of its own), ``unresolved``.
+        ``surplus``, ``bundled`` (of an m-line without a transport of its own), ``unresolved``,
+        ``empty`` (an end mark that is repeated, or of a bundled m-line), ``after-end``.
         """
         return dict(self._ignored)
 
@@ -294,7 +296,7 @@ class AiortcEngine:
         except asyncio.CancelledError:
             self._callbacks.failed(op, "cancelled")
             raise
-        except _CommandError as exc:
+        except CommandError as exc:
             self._callbacks.failed(op, str(exc)[:REASON_LENGTH])
         except Exception as exc:  # noqa: BLE001 - aiortc raises anything; every command must end
             self._callbacks.failed(op, f"{type(exc).__name__}: {exc}"[:REASON_LENGTH])
@@ -307,7 +309,7 @@ class AiortcEngine:
         self, peer: _Peer | None, work: Callable[[_Peer], Coroutine[Any, Any, _T]]
     ) -> _T:
         if peer is None:
-            raise _CommandError("there is no peer connection")
+            raise CommandError("there is no peer connection")
         async with peer.order:
             peer.check_open()
             return await work(peer)
@@ -322,10 +324,16 @@ class AiortcEngine:
         if old is not None:
             old.begin_close()
         self._peer = None
+        servers = IceServers.of(command.ice_servers)
+        allow = self._rule(command.allow_ice_server)
+        if not internals.works("gathering"):
+            servers = servers.for_stock_aiortc(allow)
         try:
-            self._peer = _Peer(
+            self._peer = peer = _Peer(
                 self,
-                configuration=self._configuration(command.ice_servers, command.policy),
+                servers=servers,
+                allow=allow,
+                policy=command.policy,
                 media=command.media,
                 tracks=self._tracks,
                 loopback=self._loopback,
@@ -335,32 +343,24 @@ class AiortcEngine:
             reason = f"{type(exc).__name__}: {exc}"
         else:
             reason = ""
-            self._received = self._peer.received
+            self._received = peer.received
 
         async def finish() -> None:
             if old is not None:
                 await old.close()
             if reason:
-                raise _CommandError(reason)
+                raise CommandError(reason)
+            for failed in servers.left_out:
+                peer.server_failed(failed.url, failed.reason)
 
         return finish()
 
-    def _configuration(self, servers: Sequence[IceServer], policy: IcePolicy) -> RTCConfiguration:
-        usable = []
-        for server in servers:
-            urls = [url for url in server.urls if internals.usable_ice_url(url)]
-            for url in server.urls:
-                if url not in urls:
-                    logger.warning("aiortc cannot use the ICE server %.100s; left out", url)
-            if urls:
-                secret = None if server.credential is None else server.credential.reveal()
-                usable.append(RTCIceServer(urls=urls, username=server.username, credential=secret))
-        # Never None: aiortc would ask a public server that nobody configured.
-        return RTCConfiguration(
-            iceServers=usable,
-            iceTransportPolicy=RTCIceTransportPolicy(policy.value),
-            bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
-        )
+    def _rule(self, asked_for: IceServerRule | None) -> IceServerRule:
+        if asked_for is not None:
+            return asked_for
+        if self._loopback:
+            return lambda url, address: address.is_loopback or default_ice_rule(url, address)
+        return default_ice_rule
 
     def _close(self, peer: _Peer | None) -> Coroutine[Any, Any, None]:
         if peer is not None:
@@ -454,7 +454,7 @@ class AiortcEngine:
 
 
 async def _refuse(reason: str) -> None:
-    raise _CommandError(reason)
+    raise CommandError(reason)
 
 
 class _Received:
@@ -469,9 +469,16 @@ class _Received:
         self._peer = peer
         self._engine = engine = peer.engine
         self._started = False
-        self._tap: internals.ReceiverTap | None = None
+        self._arrived = float("-inf")
+        self._reported = float("-inf")
+        """Up to which packet progress was told."""
+        self._next_report: asyncio.TimerHandle | None = None
+        self._picture = PictureClock() if self.kind is MediaKind.VIDEO else None
+        self._watched = False
+        """Whether somebody decoded this at the last report."""
+        self._tap: ReceiverTap | None = None
         if internals.works("receiving"):
-            self._tap = internals.ReceiverTap(
+            self._tap = ReceiverTap(
                 receiver,
                 kind=self.kind,
                 track_id=track_id,
@@ -497,12 +504,52 @@ class _Received:
             bytes=self.counters.bytes + size,
             last_packet=self._engine._loop.time(),
         )
-        self._start()
+        self._came()
 
-    def _start(self) -> None:
-        if not self._started and not self._peer.closing:
+    def _came(self) -> None:
+        """A packet came, or a frame where packets are not seen."""
+        if self._peer.closing:
+            return
+        now = self._engine._loop.time()
+        if now - self._arrived >= BLACKOUT_SECONDS and self._picture is not None:
+            self._picture.restart(now)
+        self._arrived = now
+        if not self._started:
             self._started = True
             self._engine._event(MediaStarted(track_id=self.track_id, kind=self.kind))
+        if self._next_report is None:
+            self._report()
+
+    def _report(self) -> None:
+        """Tell progress, and again PROGRESS_SECONDS later, until nothing came in between."""
+        self._next_report = None
+        if self._arrived == self._reported:
+            return
+        self._reported = self._arrived
+        loop = self._engine._loop
+        self._next_report = loop.call_later(PROGRESS_SECONDS, self._report)
+        self._engine._event(
+            MediaProgress(
+                track_id=self.track_id,
+                kind=self.kind,
+                age=loop.time() - self._arrived,
+                picture_age=self._picture_age(loop.time()),
+            )
+        )
+
+    def _picture_age(self, now: float) -> float | None:
+        watched, self._watched = self._watched, self._engine._wanted(self)
+        if self._picture is None or not self._watched:
+            return None
+        if not watched:
+            self._picture.restart(now)
+        return self._picture.age(now)
+
+    def stop_reporting(self) -> None:
+        """The peer connection closes: nothing is told any more."""
+        if self._next_report is not None:
+            self._next_report.cancel()
+            self._next_report = None
 
     async def _pump(self, track: MediaStreamTrack) -> None:
         try:
@@ -511,7 +558,10 @@ class _Received:
                 self.counters = evolve(
                     self.counters, frames_decoded=self.counters.frames_decoded + 1
                 )
-                self._start()
+                if self._tap is None:
+                    self._came()
+                if self._picture is not None:
+                    self._picture.see(frame, self._engine._loop.time())
                 self._engine._decoded(self, frame)
         except MediaStreamError:
             self._engine._track_ended(self._peer, self)
@@ -524,14 +574,17 @@ class _Peer:
         self,
         engine: AiortcEngine,
         *,
-        configuration: RTCConfiguration,
+        servers: IceServers,
+        allow: IceServerRule,
+        policy: IcePolicy,
         media: tuple[MediaLine, ...],
         tracks: Sequence[MediaStreamTrack],
         loopback: bool,
         gather_timeout: float,
     ) -> None:
         self.engine = engine
-        self.pc = RTCPeerConnection(configuration)
+        self.pc = RTCPeerConnection(_configuration(servers, policy))
+        self.candidates = RemoteCandidates(self.pc, ignore=engine._ignore, own=engine._own)
         self.order = asyncio.Lock()
         self.closing = False
         self.received: list[_Received] = []
@@ -539,13 +592,15 @@ class _Peer:
         self._tracks = [internals.SentTrack(track) for track in tracks]
         self._loopback = loopback
         self._gather_timeout = gather_timeout
-        self._gatherings: dict[int, internals.Gathering] = {}
+        self._servers = servers
+        self._allow = allow
+        self._gatherings: dict[int, Gathering] = {}
         self._clocks: list[internals.DatagramClock] = []
+        self._consents: list[internals.ConsentWatch] = []
         self._draft: internals.OfferDraft | None = None
+        self._payload_types = PayloadTypes()
         self._remote: RemoteSdp | None = None
         self._rejected: Mapping[str, str] = {}
-        self._candidates = 0
-        self._resolving: set[asyncio.Task[None]] = set()
         self._late: list[aioice.Candidate | None] = []
         self._describing = False
         self._local_sdp = ""
@@ -558,7 +613,7 @@ class _Peer:
 
     def check_open(self) -> None:
         if self.closing:
-            raise _CommandError("the peer connection was closed")
+            raise CommandError("the peer connection was closed")
 
     # ---- commands, one at a time under `order`
 
@@ -571,8 +626,8 @@ class _Peer:
         except BaseException:
             draft.take_back()
             raise
-        draft.raw_sdp = created.sdp
-        draft.sdp = self._outgoing(created.sdp)
+        draft.raw_sdp = self._payload_types.keep(created.sdp)
+        draft.sdp = self._outgoing(draft.raw_sdp)
         draft.media = media
         self._draft = draft
         return Offer(sdp=draft.sdp)
@@ -585,7 +640,7 @@ class _Peer:
             draft, self._draft = self._draft, None
             if draft is None or draft.sdp != description.sdp:
                 self._draft = draft
-                raise _CommandError("this is not the offer that CreateOffer made last")
+                raise CommandError("this is not the offer that CreateOffer made last")
             raw = RTCSessionDescription(sdp=draft.raw_sdp, type="offer")
             self._media = draft.media or self._media
         elif self.pc.signalingState == "have-remote-offer":
@@ -601,7 +656,11 @@ class _Peer:
         self.check_open()
         local = self.pc.localDescription
         if "a=candidate:" not in local.sdp:
-            raise _CommandError("no ICE candidate was gathered: no network, or no relay answered")
+            reason = "no ICE candidate was gathered: no network, or no relay answered"
+            # A server may offer again, but no offer will find a path: who waits is told now.
+            self._tell(MediaState.FAILED, reason)
+            raise CommandError(reason)
+        self._payload_types.saw(local.sdp)
         self._local_sdp = self._outgoing(local.sdp)
         kind = Offer if local.type == "offer" else Answer
         return kind(sdp=self._local_sdp)
@@ -616,12 +675,12 @@ class _Peer:
             if isinstance(description, Offer):
                 remote = rewrite_offer(description.sdp)
             elif self.pc.signalingState != "have-local-offer":
-                raise _CommandError("an answer, and no offer of ours is set")
+                raise CommandError("an answer, and no offer of ours is set")
             else:
                 remote = rewrite_answer(description.sdp, local_offer=self.pc.localDescription.sdp)
             internals.check_description(self.pc, remote.sdp, remote.mids, remote.rejected)
         except (UnusableSdpError, ValueError) as exc:
-            raise _CommandError(f"cannot take this {kind}: {exc}") from exc
+            raise CommandError(f"cannot take this {kind}: {exc}") from exc
         before = self._remote
         self._remote = remote
         try:
@@ -629,115 +688,15 @@ class _Peer:
         except BaseException:
             self._remote = before
             raise
+        self._payload_types.saw(remote.sdp, original=description.sdp)
         if isinstance(description, Offer):
             self._rejected = remote.rejected
-        for reason, count in remote.ignored_candidates.items():
-            self.engine._ignore(reason, count)
-        if remote.deferred:
-            self._resolve_deferred(remote.deferred, end=remote.deferred_end)
+        self.candidates.described(remote)
 
     async def add_candidate(self, candidate: IceCandidate) -> None:
         if self._remote is None:
-            raise _CommandError("there is no remote description yet; aiortc would lose this")
-        text = candidate.candidate.strip().removeprefix("a=").removeprefix("candidate:").strip()
-        if not text:
-            await self.pc.addIceCandidate(None)
-            return
-        parsed = self._parse_candidate(text)
-        if parsed.protocol.lower() != "udp":
-            self.engine._ignore("tcp")
-            return
-        if parsed.component != 1:
-            self.engine._ignore("component")
-            return
-        if self._mid_of(candidate) != self._remote.tagged_mid:
-            self.engine._ignore("bundled")
-            return
-        self._candidates += 1
-        if self._candidates > CANDIDATES_PER_PEER:
-            self.engine._ignore("surplus")
-            return
-        parsed.sdpMid = internals.mid_at(self.pc, 0)
-        if parsed.ip.lower().endswith(".local"):
-            self._resolve(parsed)
-        else:
-            await self.pc.addIceCandidate(parsed)
-
-    @staticmethod
-    def _parse_candidate(text: str) -> RTCIceCandidate:
-        try:
-            parsed = candidate_from_sdp(text)
-        except (AssertionError, IndexError, ValueError) as exc:
-            raise _CommandError("this is not a candidate line (RFC 8839 section 5.1)") from exc
-        if not 0 < parsed.port < 65536:
-            raise _CommandError(f"a candidate cannot have port {parsed.port}")
-        if not parsed.ip.lower().endswith(".local"):
-            try:
-                ipaddress.ip_address(parsed.ip)
-            except ValueError as exc:
-                raise _CommandError(
-                    "a candidate's address is neither an IP address nor a .local name"
-                ) from exc
-        return parsed
-
-    def _mid_of(self, candidate: IceCandidate) -> str:
-        """The mid a candidate belongs to; clients send "" for one that they do not know."""
-        assert self._remote is not None
-        mids = self._remote.mids
-        if candidate.sdp_mid:
-            if candidate.sdp_mid in mids:
-                return candidate.sdp_mid
-            raise _CommandError("a candidate's sdpMid is not in the remote description")
-        index = candidate.sdp_m_line_index
-        if index is None:
-            # All m-lines share one transport (max-bundle).
-            return self._remote.tagged_mid
-        if not 0 <= index < len(mids):
-            raise _CommandError("a candidate's sdpMLineIndex is not in the remote description")
-        return mids[index]
-
-    # ---- candidates with names
-
-    def _resolve(self, candidate: RTCIceCandidate) -> None:
-        if len(self._resolving) >= MDNS_PENDING:
-            self.engine._ignore("unresolved")
-            return
-        task = self.engine._own(self._add_resolved(candidate))
-        self._resolving.add(task)
-        task.add_done_callback(self._resolving.discard)
-
-    async def _add_resolved(self, candidate: RTCIceCandidate) -> None:
-        known = len(self._remote_candidates())
-        try:
-            async with asyncio.timeout(MDNS_TIMEOUT):
-                await self.pc.addIceCandidate(candidate)
-        except (OSError, TimeoutError):
-            # No multicast here, or port 5353 is taken: the name stays unknown.
-            pass
-        if len(self._remote_candidates()) == known:
-            self.engine._ignore("unresolved")
-
-    def _remote_candidates(self) -> list[aioice.Candidate]:
-        agents = internals.ice_connections(self.pc) if internals.works("gathering") else []
-        return [candidate for agent in agents for candidate in agent.remote_candidates]
-
-    def _resolve_deferred(self, deferred: Sequence[DeferredCandidate], *, end: bool) -> None:
-        assert self._remote is not None
-        for item in deferred:
-            if item.mid != self._remote.tagged_mid:
-                self.engine._ignore("bundled")
-                continue
-            try:
-                parsed = self._parse_candidate(item.candidate)
-            except _CommandError:
-                self.engine._ignore("unreadable")
-                continue
-            parsed.sdpMid = internals.mid_at(self.pc, 0)
-            self._resolve(parsed)
-        if end:
-            # aioice keeps names that are being resolved when the mark comes; the tasks above
-            # have been started before this one.
-            self.engine._own(self.pc.addIceCandidate(None))
+            raise CommandError("there is no remote description yet; aiortc would lose this")
+        await self.candidates.add(candidate, self._remote)
 
     # ---- m-lines
 
@@ -759,7 +718,7 @@ class _Peer:
         """Make the transceivers what an offer of `media` needs: existing ones first, by kind and
         order; new ones for the rest; those left over become inactive."""
         if not media:
-            raise _CommandError("nothing to offer")
+            raise CommandError("nothing to offer")
         unused = self._live_transceivers()
         for line in media:
             kind = line.kind.value
@@ -772,7 +731,7 @@ class _Peer:
             if line.direction in _SENDS:
                 self._attach(transceiver)
             if line.codecs and not internals.prefer_codecs(transceiver, line.codecs):
-                raise _CommandError(f"aiortc has none of the codecs {', '.join(line.codecs)}")
+                raise CommandError(f"aiortc has none of the codecs {', '.join(line.codecs)}")
         for transceiver in unused:
             transceiver.direction = Direction.INACTIVE.value
 
@@ -806,6 +765,7 @@ class _Peer:
         for track in self._tracks:
             if track.kind == transceiver.kind and track not in taken:
                 transceiver.sender.replaceTrack(track)
+                follow_codec(transceiver.sender)
                 return True
         return False
 
@@ -827,13 +787,32 @@ class _Peer:
             return
         for agent in internals.ice_connections(self.pc):
             if id(agent) not in self._gatherings:
-                self._gatherings[id(agent)] = internals.Gathering(
+                self._gatherings[id(agent)] = Gathering(
                     agent,
+                    servers=self._servers,
+                    allow=self._allow,
                     loopback=self._loopback,
                     deadline=self._gather_timeout,
                     on_candidate=self._on_late_candidate,
+                    on_failure=self.server_failed,
                 )
                 self._clocks.append(internals.DatagramClock(agent, self.engine._loop.time))
+
+    def _watch_consent(self) -> None:
+        if internals.works("consent") and not self._consents:
+            self._consents = [
+                internals.ConsentWatch(agent, self._on_consent)
+                for agent in internals.ice_connections(self.pc)
+            ]
+
+    def _on_consent(self) -> None:
+        if not self.closing:
+            self.engine._event(ConsentRefreshed())
+
+    def server_failed(self, url: str, reason: str) -> None:
+        """An ICE server was of no use; tell it."""
+        if not self.closing:
+            self.engine._event(IceServerFailed(url=url, reason=reason))
 
     def _on_late_candidate(self, candidate: aioice.Candidate | None) -> None:
         self._late.append(candidate)
@@ -886,6 +865,7 @@ class _Peer:
                 self._tell(MediaState.CHECKING)
             case "completed":
                 self._tell(MediaState.ICE_CONNECTED)
+                self._watch_consent()
             case "failed":
                 self._tell_failed()
 
@@ -930,16 +910,17 @@ class _Peer:
     def begin_close(self) -> None:
         """Refuse further work, and make the work in progress end soon. Nothing is told any more."""
         self.closing = True
+        for received in self.received:
+            received.stop_reporting()
         for gathering in self._gatherings.values():
             gathering.abort()
-        for task in self._resolving:
-            task.cancel()
+        self.candidates.abort()
 
     async def close(self) -> None:
         """Close the connection and end everything that belongs to it; after begin_close()."""
         async with self.order:
             # The decoder threads are joined on the loop: let them have nothing left to do.
-            internals.discard_queued_frames(self.pc)
+            discard_queued_frames(self.pc)
             for received in self.received:
                 received.pump.cancel()
             abandoned = internals.AbandonedTasks(self.pc)
@@ -950,11 +931,29 @@ class _Peer:
                 for gathering in self._gatherings.values():
                     await gathering.join()
                 pumps = [received.pump for received in self.received]
-                if rest := {*pumps, *self._resolving}:
+                if rest := {*pumps, *self.candidates.resolving}:
                     await asyncio.wait(rest)
                 await abandoned.end()
                 for track in self._tracks:
                     track.stop()
+
+
+def _configuration(servers: IceServers, policy: IcePolicy) -> RTCConfiguration:
+    """aiortc's own configuration: without servers, where Gathering asks them."""
+    stock = [] if internals.works("gathering") else [*servers.stun, *servers.turn]
+    return RTCConfiguration(
+        # Never None: aiortc would ask a public server that nobody configured.
+        iceServers=[
+            RTCIceServer(
+                urls=[str(server.url)],
+                username=server.username,
+                credential=None if server.credential is None else server.credential.reveal(),
+            )
+            for server in stock
+        ],
+        iceTransportPolicy=RTCIceTransportPolicy(policy.value),
+        bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
+    )
 
 
 _SENDS: Final = frozenset({Direction.SENDRECV, Direction.SENDONLY})

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
 from attrs import evolve
@@ -43,6 +44,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+logger: Final = logging.getLogger("navtalk.media")
+
 Post: TypeAlias = Callable[[Callable[[], None]], object]
 """Runs a callable soon on the user's loop, from any thread: ``TrioToken.run_sync_soon`` or
 ``loop.call_soon_threadsafe``. Raises RuntimeError once that loop is gone."""
@@ -60,17 +63,25 @@ class EngineThread:
     def __init__(self) -> None:
         self._users = 0
         self._ready = threading.Event()
+        self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._main, name="navtalk-media", daemon=True)
         self.loop: asyncio.AbstractEventLoop
 
     @classmethod
     def acquire(cls) -> EngineThread:
-        """The running thread; to be given back with :meth:`release`."""
+        """The running thread; to be given back with :meth:`release`.
+
+        Raises what making the loop raises; no thread is left then, and the next call tries again.
+        """
         with cls._lock:
             if cls._shared is None:
-                cls._shared = cls()
-                cls._shared._thread.start()
-                cls._shared._ready.wait()
+                starting = cls()
+                starting._thread.start()
+                starting._ready.wait()
+                if starting._failure is not None:
+                    starting._thread.join()
+                    raise starting._failure
+                cls._shared = starting
             cls._shared._users += 1
             return cls._shared
 
@@ -83,11 +94,19 @@ class EngineThread:
             EngineThread._shared = None
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            logger.warning("! the media thread has not ended within %g s", CLOSE_SECONDS)
 
     def _main(self) -> None:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            self.loop = runner.get_loop()
-            self._ready.set()
+        with ExitStack() as stack:
+            try:
+                runner = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory()))
+                self.loop = runner.get_loop()
+            except BaseException as error:  # noqa: BLE001 - raised by acquire()
+                self._failure = error
+                return
+            finally:
+                self._ready.set()
             self.loop.run_forever()
 
     def call(

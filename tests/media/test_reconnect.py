@@ -1,0 +1,154 @@
+"""Reconnecting over real sockets, with real media, on every engine.
+
+The emulator ends each session soon after it was ready (``time_limit``), as the service does.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio
+import av
+import pytest
+from attrs import evolve
+
+import navtalk_asyncio
+import navtalk_asyncio.testing
+import navtalk_trio
+import navtalk_trio.testing
+from navtalk_asyncio.testing import emulator_thread
+from navtalk_proto import ReconnectPolicy
+from navtalk_proto.events import CloseCause, Closed, Reconnected, Reconnecting
+from navtalk_proto.wire.endpoint import Endpoint
+
+PATIENCE = 40.0
+"""Seconds until a wait is given up; only a failing test gets near it."""
+
+LIMIT = 2.0
+POLICY = ReconnectPolicy(first_delay=0.1, jitter=lambda: 0.0)
+ENGINES = {
+    "asyncio": (navtalk_asyncio, {}),
+    "asyncio-thread": (navtalk_asyncio, {"engine": "thread"}),
+    "trio": (navtalk_trio, {}),
+}
+
+
+async def until(session: Any, kind: type) -> Any:
+    async for event in session.events():
+        if isinstance(event, kind):
+            return event
+    raise AssertionError(f"no {kind.__name__}")
+
+
+def frames_in(path: Path) -> dict[str, int]:
+    with av.open(str(path)) as file:
+        return {
+            stream.type: sum(1 for packet in file.demux(stream) if packet.size)
+            for stream in [file.streams.video[0]]
+        }
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_pictures_go_on_and_recordings_are_whole(engine: str, tmp_path: Path) -> None:
+    adapter, options = ENGINES[engine]
+    before, after = tmp_path / "before.mkv", tmp_path / "after.mkv"
+    sessions: list[tuple[str, int]] = []
+
+    async def watch(session: Any) -> None:
+        """One iterator over all connections."""
+        async for frame in session.video:
+            name = session.id
+            if not sessions or sessions[-1][0] != name:
+                sessions.append((name, 0))
+            sessions[-1] = (name, sessions[-1][1] + 1)
+            assert frame.width > 0
+
+    async def main(human: Any) -> None:
+        with anyio.fail_after(PATIENCE):
+            async with adapter.connect(human.endpoint(), reconnect=POLICY, **options) as session:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(watch, session)
+                    first = session.id
+                    async with session.record(before):
+                        lost = await until(session, Reconnecting)
+                        assert "the server ended the session" in lost.reason
+                        back = await until(session, Reconnected)
+                        assert back.session_id == session.id != first
+                    async with session.record(after):
+                        await until(session, Reconnecting)
+                    await until(session, Reconnected)
+                    await session.close()
+                closed = await until(session, Closed)
+                assert closed.cause is CloseCause.LOCAL
+
+    with emulator_thread(time_limit=LIMIT) as human:
+        anyio.run(main, human, backend=engine.partition("-")[0])
+    names = [name for name, _ in sessions]
+    assert len(names) == len(set(names)) >= 2
+    assert sessions[0][1] > 10
+    assert sessions[1][1] > 10
+    # Each recording holds its connection, from a keyframe to the end.
+    for path in (before, after):
+        assert frames_in(path)["video"] > 10
+    assert not [one for one in threading.enumerate() if one.name == "navtalk-media"]
+
+
+WHERE = ("waiting", "handshake", "welcoming", "Connected", "Ready", "MediaStarted", "Reconnected")
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_cancelled_while_it_is_lost(engine: str, where: str) -> None:
+    """Cancelled at each milestone of an attempt: it ends at once, and nothing is left."""
+    adapter, options = ENGINES[engine]
+    loop = engine.partition("-")[0]
+    kit = navtalk_asyncio.testing if loop == "asyncio" else navtalk_trio.testing
+    threads = set(threading.enumerate())
+    policy = evolve(POLICY, first_delay=60.0 if where == "waiting" else 0.05)
+
+    async def main(human: Any) -> None:
+        lost = anyio.Event()
+        reached = anyio.Event()
+
+        def observe(event: Any) -> None:
+            if isinstance(event, Reconnecting):
+                lost.set()
+                if where == "waiting":
+                    reached.set()
+            elif lost.is_set() and type(event).__name__ == where:
+                reached.set()
+
+        async def talk() -> None:
+            endpoint = Endpoint(
+                base_url=proxy.url, license="sk_navtalk_EXAMPLE", name=human.endpoint().name
+            )
+            async with adapter.connect(endpoint, reconnect=policy, observe=observe, **options):
+                if where == "handshake":
+                    proxy.hold()
+                proxy.cut()
+                await anyio.sleep_forever()
+
+        async with kit.tcp_proxy("127.0.0.1", human.server.port) as proxy:
+            with anyio.fail_after(PATIENCE):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(talk)
+                    await lost.wait()
+                    if where in ("handshake", "welcoming"):
+                        while proxy.accepted < 2:  # noqa: ASYNC110 - a real socket
+                            await anyio.sleep(0.001)
+                    else:
+                        await reached.wait()
+                    started = anyio.current_time()
+                    tasks.cancel_scope.cancel()
+                # A held connection answers no close frame: config.close_timeout bounds it.
+                assert anyio.current_time() - started < 4.0
+
+    with emulator_thread() as human:
+        anyio.run(main, human, backend=loop)
+    assert not [one for one in threading.enumerate() if one.name == "navtalk-media"]
+    left = {one for one in threading.enumerate() if not one.name.startswith("Trio thread")}
+    for one in left - threads:
+        one.join(PATIENCE)
+        assert not one.is_alive(), one.name
