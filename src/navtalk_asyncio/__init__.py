@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from navtalk_asyncio.client import ClientSession, TransportOpener, connect
 from navtalk_asyncio.media.interface import Engine, EngineCallbacks, EngineFactory, TrackCounters
+from navtalk_asyncio.rest import resolve_avatar
 from navtalk_asyncio.server import (
     Server,
     ServerHandler,
@@ -23,7 +24,9 @@ from navtalk_asyncio.server import (
     serve_session,
 )
 from navtalk_asyncio.session import Session
+from navtalk_proto.history import History
 from navtalk_proto.transport import Transport, TransportClosedError
+from navtalk_proto.wire.avatar_lookup import AvatarDetail
 from navtalk_proto.wire.endpoint import Endpoint
 from navtalk_proto.wire.plain_http import HttpHandler, HttpReply, HttpRequest
 
@@ -32,6 +35,9 @@ __all__ = [
     "connect",
     "ClientSession",
     "Endpoint",
+    "History",
+    "resolve_avatar",
+    "AvatarDetail",
     # be one
     "serve",
     "serve_session",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl as ssl_module
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import attrs
 
@@ -15,62 +16,121 @@ from navtalk_asyncio.driver import Driver
 from navtalk_asyncio.media.interface import Engine, EngineFactory
 from navtalk_asyncio.session import Session
 from navtalk_asyncio.session_scope import SessionScope
+from navtalk_asyncio.succession import Opener, Succession, TransportOpener
+from navtalk_asyncio.tool_runner import ToolRunner
 from navtalk_proto.config import ClientConfig
-from navtalk_proto.connection import Connection
 from navtalk_proto.engine import EngineCallbacks
-from navtalk_proto.errors import ConnectTimeoutError
 from navtalk_proto.events import Event
+from navtalk_proto.history import History, Past
 from navtalk_proto.media import MediaLine
-from navtalk_proto.opening import Opening
 from navtalk_proto.pump import Observer
-from navtalk_proto.roles import Role
-from navtalk_proto.session import PACE_MS, TRAILING_SILENCE, ClientCalls
+from navtalk_proto.reconnect import ReconnectPolicy
+from navtalk_proto.redacting_transport import RedactingTransport
+from navtalk_proto.session import PACE_MS, ClientCalls
+from navtalk_proto.succession import reconnect_policy
+from navtalk_proto.tools.schema import ToolLike, ToolSet
 from navtalk_proto.transport import Transport
+from navtalk_proto.voice_line import VoiceLine
+from navtalk_proto.wire.avatar_lookup import AvatarDetail
 from navtalk_proto.wire.endpoint import Endpoint
-from navtalk_proto.wire.messages import JsonObject, UserMessage
+from navtalk_proto.wire.image import IMAGE_QUALITY, IMAGE_SIDE
+from navtalk_proto.wire.messages import InputImage, UserMessage
+
+if TYPE_CHECKING:
+    from navtalk_asyncio.media.image import ImageSource
 
 __all__ = ["ClientSession", "TransportOpener", "connect"]
 
-TransportOpener: TypeAlias = Callable[[Endpoint], Awaitable[Transport]]
-"""Opens a WebSocket to an endpoint; raises ConnectFailedError."""
+T = TypeVar("T")
 
 
 class ClientSession(Session, ClientCalls):
     """A usable session with a digital human. Made by :func:`connect`."""
 
-    async def say_file(
-        self, path: str | Path, *, trailing_silence: float = TRAILING_SILENCE
-    ) -> float:
-        """Speak a recording, in real time; returns its length in seconds, without the silence.
+    async def send_image(
+        self,
+        image: ImageSource,
+        *,
+        reply: bool = False,
+        quality: int = IMAGE_QUALITY,
+        max_side: int = IMAGE_SIDE,
+    ) -> None:
+        """Show the human a picture: a path, the bytes of a file, a PyAV frame or a numpy array.
 
-        Any file that PyAV reads, resampled to 24 kHz mono. `trailing_silence` seconds follow, so
-        that the server hears the end of the turn.
+        Sent as a JPEG of at most 512 KiB and `max_side` pixels on the longer side, encoded in a
+        thread; a JPEG file that is that already is sent as it is. `reply` asks for an answer now;
+        otherwise the next answer may be about it. Waits until the session is READY. Providers other
+        than OpenAI's do not look at pictures (protocol.md 5.14).
 
-        Raises ValueError for a silence that is negative or not finite, before anything is opened;
-        OSError where the file cannot be read, AudioFileError where it is no audio or broken, and
-        SessionClosedError when the session ends meanwhile: what was decoded until then was said.
+        Raises what :func:`~navtalk_asyncio.media.image.encode_jpeg` raises (ImageError for what is
+        no picture), and SessionClosedError when the session ends first. Needs Pillow:
+        ``pip install 'navtalk[image]'``.
         """
-        self._check_silence(trailing_silence)
-        from navtalk_asyncio.media.audio_file import iter_pcm
 
-        pieces = iter_pcm(path, frame_ms=PACE_MS)
-        start, sent = asyncio.get_running_loop().time(), 0
-        decoding: asyncio.Task[bytes | None] | None = None
+        def encode() -> str:
+            from navtalk_asyncio.media.image import image_url
+
+            return image_url(image, quality=quality, max_side=max_side)
+
+        content = await _in_thread(encode)
+        await self._send_when_ready(InputImage(content=content, reply=reply))
+
+    @asynccontextmanager
+    async def voice_line(self) -> AsyncGenerator[VoiceLine]:
+        """A voice that is always there: paced, and silence while nothing is written to it.
+
+        ``async with session.voice_line() as line: await line.write(pcm)``. For audioBack mode,
+        where the human's video stalls without audio, and for a microphone that is switched off and
+        on. Leaving the block waits until all is said; an exception, or the session's end, does not.
+        Raises RuntimeError while another line of this session is open.
+        """
+        with self._voice_line() as line:
+            running = asyncio.create_task(line.run())
+            try:
+                yield line
+                await line.leave()
+            finally:
+                running.cancel()
+                await _ended(running)
+        if not running.cancelled():
+            running.result()
+
+    async def _decode(self, path: str | Path) -> AsyncGenerator[bytes]:
+        def opened() -> Generator[bytes]:
+            from navtalk_asyncio.media.audio_file import iter_pcm
+
+            return iter_pcm(path, frame_ms=PACE_MS)
+
+        pieces = await _in_thread(opened)
         try:
-            while True:
-                decoding = asyncio.create_task(asyncio.to_thread(next, pieces, None))
-                piece = await asyncio.shield(decoding)
-                if piece is None:
-                    return await self._say_silence(start, sent, trailing_silence)
-                sent = await self._say_piece(start, sent, piece)
+            while (piece := await _in_thread(partial(next, pieces, None))) is not None:
+                yield piece
         finally:
-            # A thread cannot be cancelled: the file is closed when it has decoded its piece.
-            if decoding is not None:
-                await asyncio.wait([decoding])
             pieces.close()
 
     async def _sleep_until(self, when: float) -> None:
         await asyncio.sleep(when - asyncio.get_running_loop().time())
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Run something in a thread. A thread cannot be cancelled: its end is waited for."""
+    working = asyncio.create_task(asyncio.to_thread(work))
+    await _ended(working)
+    return working.result()
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Wait for the end of a task; when cancelled meanwhile, raise CancelledError after it."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        if not task.cancelled():
+            task.exception()  # Seen: nobody else will ask for it.
+        raise asyncio.CancelledError
 
 
 @asynccontextmanager
@@ -80,14 +140,16 @@ async def connect(
     media: bool | Sequence[MediaLine] = True,
     voice: str | None = None,
     prompt: str | None = None,
-    tools: Sequence[JsonObject] = (),
-    history: Sequence[UserMessage] = (),
+    tools: Iterable[ToolLike] = (),
+    history: History | Sequence[UserMessage | str] = (),
+    avatar: AvatarDetail | None = None,
     timeout: float = 30.0,  # noqa: ASYNC109 - the deadline names what it waited for
     ssl: ssl_module.SSLContext | None = None,
     proxy: str | Literal[True] | None = True,
     config: ClientConfig | None = None,
     engine: EngineFactory | Literal["thread"] | None = None,
     transport: TransportOpener | None = None,
+    reconnect: bool | ReconnectPolicy | None = None,
     observe: Callable[[Event], None] | None = None,
 ) -> AsyncGenerator[ClientSession]:
     """Open a session: ``async with connect(Endpoint(...)) as session``.
@@ -102,53 +164,68 @@ async def connect(
     - MediaError: no media connection, with the candidate pairs tried;
     - ConnectFailedError: the transport could not be opened, or ended early.
 
-    `voice`, `prompt` and `tools` (OpenAI function format) configure the human; `history` are
-    earlier user messages, replayed. `config` sets everything else; the named arguments win over
-    it. `engine` and `transport` replace aiortc and websockets; ``engine="thread"`` runs aiortc on a
-    loop of its own, for applications that may block theirs. `observe` is called with every
-    event as it happens, also before the session is usable; it must be quick. What it raises ends
-    the session, and it is not called again then.
+    `voice`, `prompt` and `tools` configure the human. A tool is a function with type hints, a
+    ``Tool``, or a JSON schema in OpenAI's function format. Functions are run when the model calls
+    them, coroutine functions as tasks of the session and others in threads, and each call is
+    answered once; calls of a mere schema are FunctionCall events, for ``session.answer()``. A
+    function that cannot be a tool raises ToolError, before anything is opened. `history` is
+    what was said before: a History, which this session continues and whose user's turns are
+    replayed, or texts and messages of the user. `avatar` is what ``resolve_avatar()`` found: the
+    session is opened to that very one, and what its provider is known not to take raises
+    UnsupportedByProviderError, here and when it is sent. `config` sets everything else; the named
+    arguments win over it. `engine` and `transport` replace aiortc and websockets;
+    ``engine="thread"`` runs aiortc on a loop of its own, for applications that may block theirs.
+    `observe` is called with every event as it happens, also before the session is usable; it must
+    be quick. What it raises ends the session, and it is not called again then.
+
+    `reconnect` True, or a ReconnectPolicy, opens a session that is lost again, in place of the old
+    one and behind the same `session`: docs/reliability.md says what is kept.
 
     Leaving the block closes the session. An exception of the body, or of exactly one of the
     driver's tasks, leaves bare; several unrelated ones leave as an ExceptionGroup. What the body
     raises because the driver failed (SessionClosedError, ConnectError) counts as the same.
     """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout
+    policy = reconnect_policy(reconnect)
+    tool_set = ToolSet.of(tools)
     config = (config or ClientConfig()).configured(
-        media=media, voice=voice, prompt=prompt, tools=tools, history=history
+        media=media, voice=voice, prompt=prompt, tools=tool_set.announced, mode=endpoint.mode
     )
-    threaded = engine == "thread"
+    past = Past.of(history, default=config.history, limits=config.limits)
+    config = attrs.evolve(config, history=past.messages)
+    if avatar is not None:
+        endpoint = avatar.at(endpoint)
+        config = attrs.evolve(config, provider=avatar.capabilities)
     make_engine: EngineFactory | None = None
     if config.media:
         make_engine = _aiortc_factory(endpoint) if engine is None or engine == "thread" else engine
-    open_transport = transport or _websocket_opener(config, ssl, proxy)
-    limit = asyncio.timeout_at(deadline)
-    try:
-        async with limit:
-            opened = await open_transport(endpoint)
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise ConnectTimeoutError("the WebSocket handshake", timeout) from None
+    opener = Opener(
+        endpoint,
+        transport or _websocket_opener(config, ssl, proxy),
+        make_engine,
+        threaded=engine == "thread",
+        timeout=timeout,
+    )
+    told = Observer()
+    carrier: Driver | Succession
+    if policy is None:
+        driver, opening = await opener.open(config, observe=told)
+        carrier = driver
+        told.add(opening.observe)
+    else:
+        carrier = Succession(opener, policy, config=config, history=past.history, observe=told)
+        driver, opening = await carrier.open()
     # Whatever happens before the driver runs: the socket is open, and ours to close.
-    async with aclosing(opened):
-        if threaded and make_engine is not None:
-            from navtalk_asyncio.thread_engine import ThreadEngine
-
-            make_engine = await ThreadEngine.factory(make_engine)
-        remaining = max(deadline - loop.time(), 0.001)
-        config = attrs.evolve(config, connect_timeout=remaining)
-        opening = Opening(asyncio.Event, timeout=timeout, armed=remaining)
-        told = Observer(opening.observe)
-        core = Connection(Role.CLIENT, config, now=loop.time())
-        driver = Driver(core, opened, make_engine, observe=told)
-        session = ClientSession(driver)
+    async with aclosing(driver):
+        session = ClientSession(carrier)
+        session.continue_history(past.history)
+        runner = ToolRunner(carrier, tool_set, config, past.history)
+        session.use_tools(runner)
         told.add(session.observe)
+        told.add(runner.observe)
         if observe is not None:
             told.add(observe)
         driver.start()
-        async with SessionScope(driver):
+        async with SessionScope(carrier), runner:
             await opening.wait()
             yield session
 
@@ -178,8 +255,9 @@ def _websocket_opener(
         ) from None
 
     async def open_transport(endpoint: Endpoint) -> Transport:
-        return await open_websocket(
+        opened = await open_websocket(
             endpoint, max_size=config.limits.server_message, ssl=ssl, proxy=proxy
         )
+        return RedactingTransport(opened, endpoint.license)
 
     return open_transport

@@ -9,7 +9,7 @@ from typing import ClassVar
 from navtalk_asyncio.media.interface import Engine, EngineFactory
 from navtalk_proto.actions import CloseTransport, MediaCommand
 from navtalk_proto.connection import Connection
-from navtalk_proto.event_buffer import Flag
+from navtalk_proto.event_buffer import EventBuffer, Flag
 from navtalk_proto.events import Event
 from navtalk_proto.exception_groups import unwrap
 from navtalk_proto.pump import Pump
@@ -34,8 +34,9 @@ class Driver(Pump):
         engine: EngineFactory | None,
         *,
         observe: Callable[[Event], None],
+        events: EventBuffer | None = None,
     ) -> None:
-        super().__init__(core, observe=observe)
+        super().__init__(core, observe=observe, events=events)
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._timer: asyncio.TimerHandle | None = None
@@ -67,6 +68,10 @@ class Driver(Pump):
     def start(self) -> None:
         """Tell the core that the transport is open; to be followed by :meth:`run`."""
         self.give(self.core.transport_opened)
+
+    async def aclose(self) -> None:
+        """Drop the transport; for a driver that may not have run."""
+        await self._transport.aclose()
 
     async def run(self) -> None:
         """Drive until the core is closed.

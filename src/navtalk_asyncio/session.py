@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from navtalk_asyncio.driver import Driver
 from navtalk_asyncio.media.interface import Engine
+from navtalk_asyncio.succession import Succession
 from navtalk_proto.engine import TrackCounters
 from navtalk_proto.errors import LocalProtocolError, SessionClosedError
 from navtalk_proto.media import MediaKind
@@ -26,43 +27,54 @@ __all__ = ["Session"]
 class Session(SessionCalls):
     """A running session, client or server. Made by ``connect()`` and ``serve()``."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver | Succession) -> None:
         super().__init__(driver)
         self._media_driver = driver
 
     @property
     def engine(self) -> Engine:
         """The media engine. Raises LocalProtocolError on a session without media."""
-        if self._media_driver.engine is None:
+        driver = (
+            self._media_driver.driver
+            if isinstance(self._media_driver, Succession)
+            else self._media_driver
+        )
+        if driver.engine is None:
             raise LocalProtocolError("this session was opened without media")
-        return self._media_driver.engine
+        return driver.engine
+
+    def _frames(self, kind: MediaKind) -> AsyncIterator[Any]:
+        _ = self.engine  # Raises where there is no media: here, and not at the first frame.
+        return self._pump.renewed(lambda: self.engine.frames(kind))
 
     @property
     def video(self) -> AsyncIterator[av.VideoFrame]:
         """The human's picture as decoded PyAV frames, the newest ones; ends with the media.
 
-        A slow reader sees fewer frames, never old ones.
+        A slow reader sees fewer frames, never old ones. On a session that reconnects it goes on
+        with the next connection's, after a gap.
         """
-        frames: AsyncIterator[Any] = self.engine.frames(MediaKind.VIDEO)
-        return frames
+        return self._frames(MediaKind.VIDEO)
 
     @property
     def audio(self) -> AsyncIterator[av.AudioFrame]:
         """The human's voice as decoded PyAV frames: s16, 48,000 Hz stereo, 20 ms each."""
-        frames: AsyncIterator[Any] = self.engine.frames(MediaKind.AUDIO)
-        return frames
+        return self._frames(MediaKind.AUDIO)
 
     def record(self, path: str | PathLike[str]) -> AbstractAsyncContextManager[Recorder]:
         """Copy the encoded video and voice into a Matroska or WebM file, re-encoding nothing.
 
-        ``async with session.record("call.mkv"):`` records until the block ends.
+        ``async with session.record("call.mkv"):`` records until the block ends, or the connection:
+        after a reconnection there is nothing more in it, and another recording can be begun.
 
         Raises ValueError for a suffix other than .mkv and .webm, LocalProtocolError on a session
-        without media, SessionClosedError after the end. Entering and leaving raise RecordingError:
-        see :class:`~navtalk_asyncio.media.recorder.Recorder`.
+        without media, SessionClosedError after the end, SessionLostError while reconnecting.
+        Entering and leaving raise RecordingError: see
+        :class:`~navtalk_asyncio.media.recorder.Recorder`.
         """
         if self.end is not None:
             raise SessionClosedError("the session is over")
+        self._pump.check_up()
         from navtalk_asyncio.media.recorder import Recorder
         from navtalk_asyncio.thread_engine import ThreadEngine
 

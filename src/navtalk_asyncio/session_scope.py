@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import Final
+from typing import Final, Protocol
 
-from navtalk_asyncio.driver import Driver
 from navtalk_proto.exception_groups import raise_unchanged
 from navtalk_proto.session import SESSION_ENDED
 
@@ -14,6 +13,18 @@ __all__ = ["SessionScope"]
 
 _CONSEQUENCES: Final = (*SESSION_ENDED, asyncio.CancelledError)
 """What the body learns when its driver failed. Beside the failure itself it says nothing new."""
+
+
+class Driving(Protocol):
+    """A driver, or a succession of them."""
+
+    async def run(self) -> None:
+        """Drive until the session is over; raises what failed."""
+        ...
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """End the session; returns when it is over."""
+        ...
 
 
 class SessionScope:
@@ -30,7 +41,7 @@ class SessionScope:
     that comes while it waits for its tasks and one of them, or the body, failed.
     """
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driving) -> None:
         self._driver = driver
         self._in_body = True
         self._cancelled_body = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -16,6 +17,7 @@ from navtalk_asyncio.media.engine_thread import EngineThread, PushedFrames, Thre
 from navtalk_asyncio.media.interface import Engine, EngineFactory
 from navtalk_proto.actions import MediaCommand
 from navtalk_proto.engine import EngineCallbacks, TrackCounters
+from navtalk_proto.errors import SessionClosedError
 from navtalk_proto.media import Capabilities, MediaKind
 
 if TYPE_CHECKING:
@@ -25,6 +27,24 @@ if TYPE_CHECKING:
 __all__ = ["ThreadEngine"]
 
 T = TypeVar("T")
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Await something that must not stop half-way, however often this is cancelled meanwhile.
+
+    CancelledError leaves then, after the end, in place of what the work raised.
+    """
+    working = asyncio.create_task(work)
+    cancelled = False
+    while not working.done():
+        try:
+            await asyncio.wait([working])
+        except asyncio.CancelledError:
+            cancelled = True
+    error = working.exception()
+    if cancelled:
+        raise asyncio.CancelledError from error
+    working.result()
 
 
 class ThreadEngine:
@@ -42,14 +62,20 @@ class ThreadEngine:
     async def factory(make: EngineFactory) -> EngineFactory:
         """Start the media loop and return what makes one engine on it; call it once.
 
-        The engine gives the thread back when it is closed.
+        The engine gives the thread back when it is closed. Raises what making the loop raises.
         """
-        starting = asyncio.ensure_future(asyncio.to_thread(EngineThread.acquire))
+        started: list[EngineThread] = []
+
+        def start() -> None:
+            started.append(EngineThread.acquire())
+
         try:
-            thread = await asyncio.shield(starting)
+            await _to_its_end(asyncio.to_thread(start))
         except asyncio.CancelledError:
-            starting.add_done_callback(lambda started: started.result().release())
+            for thread in started:
+                await _to_its_end(asyncio.to_thread(thread.release))
             raise
+        (thread,) = started
 
         def on_thread(callbacks: EngineCallbacks) -> Engine:
             return ThreadEngine(callbacks, thread=thread, make=make)
@@ -75,15 +101,28 @@ class ThreadEngine:
 
     @asynccontextmanager
     async def record(self, path: str | PathLike[str]) -> AsyncGenerator[Recorder]:
-        """Copy encoded packets into a file while the block runs."""
+        """Copy encoded packets into a file while the block runs, or until the engine is closed."""
         from navtalk_asyncio.media.recorder import Recorder
 
-        recorder = Recorder(cast("EncodedSource", self._threaded.engine), path)
-        await self._call(recorder.__aenter__)
+        if self._closing is not None:
+            raise SessionClosedError("the session is over")
+        # Counted for itself: the file is completed on this thread, after the engine's end too.
+        thread = EngineThread.acquire()
         try:
-            yield recorder
+            recorder = Recorder(cast("EncodedSource", self._threaded.engine), path)
+            await self._call(recorder.__aenter__)
+            # What the block raised gets a note of what the recorder raises, and is not replaced.
+            kind: type[BaseException] | None = None
+            error: BaseException | None = None
+            try:
+                yield recorder
+            except BaseException as raised:
+                kind, error = type(raised), raised
+                raise
+            finally:
+                await _to_its_end(self._call(partial(recorder.__aexit__, kind, error, None)))
         finally:
-            await asyncio.shield(self._call(lambda: recorder.__aexit__(None, None, None)))
+            await _to_its_end(asyncio.to_thread(thread.release))
 
     async def aclose(self) -> None:
         """Close the engine, wait for it, and give the thread back. Idempotent."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 try:
     from navtalk_trio.client import ClientSession, TransportOpener, connect
     from navtalk_trio.driver import Engine, EngineFactory
+    from navtalk_trio.rest import resolve_avatar
     from navtalk_trio.server import Server, ServerHandler, ServerSession, serve, serve_session
     from navtalk_trio.session import Session
 except ModuleNotFoundError as _error:
@@ -17,7 +18,9 @@ except ModuleNotFoundError as _error:
         raise
     raise ImportError("trio is not installed; pip install 'navtalk[trio]'", name="trio") from None
 from navtalk_proto.engine import EngineCallbacks, TrackCounters
+from navtalk_proto.history import History
 from navtalk_proto.transport import Transport, TransportClosedError
+from navtalk_proto.wire.avatar_lookup import AvatarDetail
 from navtalk_proto.wire.endpoint import Endpoint
 from navtalk_proto.wire.plain_http import HttpHandler, HttpReply, HttpRequest
 
@@ -26,6 +29,9 @@ __all__ = [
     "connect",
     "ClientSession",
     "Endpoint",
+    "History",
+    "resolve_avatar",
+    "AvatarDetail",
     # be one
     "serve",
     "serve_session",

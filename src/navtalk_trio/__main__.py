@@ -22,11 +22,11 @@ class TrioBackend:
 
         return connect
 
-    def emulate(self) -> AbstractAsyncContextManager[Any]:
-        """The emulator on a free loopback port, on the media loop."""
+    def emulate(self, **options: Any) -> AbstractAsyncContextManager[Any]:
+        """The emulator on the media loop."""
         from navtalk_trio.testing.emulator import emulate
 
-        return emulate()
+        return emulate(**options)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import trio
 from navtalk_proto.actions import CloseTransport, MediaCommand
 from navtalk_proto.connection import Connection
 from navtalk_proto.engine import EngineCallbacks, TrackCounters
+from navtalk_proto.event_buffer import EventBuffer
 from navtalk_proto.events import Event
 from navtalk_proto.exception_groups import unwrap
 from navtalk_proto.media import MediaKind
@@ -91,8 +92,9 @@ class Driver(Pump):
         engine: EngineFactory | None,
         *,
         observe: Callable[[Event], None],
+        events: EventBuffer | None = None,
     ) -> None:
-        super().__init__(core, observe=observe)
+        super().__init__(core, observe=observe, events=events)
         self._transport = transport
         self._alarm = trio.CancelScope()
         self.engine: Engine | None = engine(self.engine_callbacks()) if engine is not None else None
@@ -115,6 +117,10 @@ class Driver(Pump):
         if self.engine is not None:
             await self.engine.start()
         self.give(self.core.transport_opened)
+
+    async def aclose(self) -> None:
+        """Drop the transport of a driver that does not run."""
+        await self._transport.aclose()
 
     async def run(self) -> None:
         """Drive until the core is closed. Not cancelled from outside: close() is what ends it.

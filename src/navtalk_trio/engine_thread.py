@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -18,12 +19,14 @@ from navtalk_asyncio.media.engine_thread import EngineThread, PushedFrames, Thre
 from navtalk_asyncio.media.interface import Engine, EngineFactory
 from navtalk_proto.actions import MediaCommand
 from navtalk_proto.engine import EngineCallbacks, TrackCounters
+from navtalk_proto.errors import SessionClosedError
 from navtalk_proto.media import MediaKind
 from navtalk_trio.flag import Flag
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from navtalk_asyncio.media.image import ImageSource as ImageSource
     from navtalk_asyncio.media.interface import EncodedSource
     from navtalk_asyncio.media.recorder import Recorder
 
@@ -109,16 +112,31 @@ class ThreadEngine:
 
     @asynccontextmanager
     async def record(self, path: str | PathLike[str]) -> AsyncGenerator[Recorder]:
-        """Copy encoded packets into a file while the block runs."""
+        """Copy encoded packets into a file while the block runs, or until the engine is closed."""
         from navtalk_asyncio.media.recorder import Recorder
 
-        recorder = Recorder(cast("EncodedSource", self._running.engine), path)
-        await call_on_media_loop(self._thread, recorder.__aenter__)
+        if self._threaded is None:
+            raise SessionClosedError("the session is over")
+        # Counted for itself: the file is completed on this thread, after the engine's end too.
+        thread = EngineThread.acquire()
         try:
-            yield recorder
+            recorder = Recorder(cast("EncodedSource", self._threaded.engine), path)
+            await call_on_media_loop(thread, recorder.__aenter__)
+            # What the block raised gets a note of what the recorder raises, and is not replaced.
+            kind: type[BaseException] | None = None
+            error: BaseException | None = None
+            try:
+                yield recorder
+            except BaseException as raised:
+                kind, error = type(raised), raised
+                raise
+            finally:
+                leave = partial(recorder.__aexit__, kind, error, None)
+                with trio.CancelScope(shield=True):
+                    await call_on_media_loop(thread, leave)
         finally:
             with trio.CancelScope(shield=True):
-                await call_on_media_loop(self._thread, lambda: recorder.__aexit__(None, None, None))
+                await trio.to_thread.run_sync(thread.release)
 
     async def aclose(self) -> None:
         """Close the engine, wait for it, and give the thread back. Idempotent."""
@@ -137,3 +155,10 @@ def iter_pcm(path: str | PathLike[str], frame_ms: int) -> Generator[bytes]:
     from navtalk_asyncio.media import audio_file
 
     return audio_file.iter_pcm(path, frame_ms=frame_ms)
+
+
+def image_url(source: ImageSource, quality: int, max_side: int) -> str:
+    """Encode a picture as a data URL; see navtalk_asyncio.media.image."""
+    from navtalk_asyncio.media import image
+
+    return image.image_url(source, quality=quality, max_side=max_side)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import ssl as ssl_module
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final, TypeAlias
 
 import trio
@@ -17,7 +17,7 @@ from navtalk_proto.machines.lifecycle import State
 from navtalk_proto.pump import Observer
 from navtalk_proto.roles import Role
 from navtalk_proto.session import SESSION_ENDED, is_farewell
-from navtalk_proto.transport import Transport
+from navtalk_proto.transport import DoorCounters, Transport
 from navtalk_proto.wire.endpoint import RequestTarget
 from navtalk_proto.wire.plain_http import HttpHandler
 from navtalk_trio.driver import Driver, EngineFactory, bare
@@ -34,8 +34,10 @@ MAX_SESSIONS: Final = 1000
 class ServerSession(MediaCalls):
     """One client's session, seen from the server. Made by :func:`serve`."""
 
-    def __init__(self, driver: Driver, request: RequestTarget) -> None:
+    def __init__(self, driver: Driver, request: RequestTarget, transport: Transport) -> None:
         super().__init__(driver)
+        self.transport = transport
+        """The WebSocket, as `through` of :func:`serve` gave it."""
         self.request = request
         """What the client asked for in its URL; the licence is a Secret."""
 
@@ -47,10 +49,12 @@ ServerHandler: TypeAlias = Callable[[ServerSession], Awaitable[None]]
 class Server:
     """A running server."""
 
-    def __init__(self, host: str, port: int, *, secure: bool) -> None:
+    def __init__(self, host: str, port: int, *, secure: bool, counters: DoorCounters) -> None:
         self.host = host
         self.port = port
         self._scheme = "wss" if secure else "ws"
+        self.counters: DoorCounters = counters
+        """Who was turned away before a session, or dropped beside one."""
         self._sessions: set[ServerSession] = set()
 
     @property
@@ -84,7 +88,7 @@ async def serve_session(
     try:
         core = Connection(Role.SERVER, config, now=trio.current_time())
         driver = Driver(core, transport, engine if config.media else None, observe=told)
-        session = ServerSession(driver, request)
+        session = ServerSession(driver, request, transport)
         told.add(session.observe)
         register(session)
         await driver.start()
@@ -128,20 +132,32 @@ async def serve(
     http: HttpHandler | None = None,
     ssl: ssl_module.SSLContext | None = None,
     max_sessions: int = MAX_SESSIONS,
+    origins: Collection[str] | None = None,
+    through: Callable[[Transport], AbstractAsyncContextManager[Transport]] | None = None,
 ) -> AsyncGenerator[Server]:
     """Accept sessions: ``async with serve(handler) as server``.
 
     `handler` runs once per client, in its own task; it sends ConnectedSuccess and what follows, and
     the session is closed when it returns. An exception of a handler is logged and ends its own
     session only. `port` 0 takes a free one. `engine` makes each session's media engine; without
-    it, `config` must have no media. `http` answers plain HTTP on the same port. Every Origin is
-    accepted (protocol.md 2.2). Leaving the block closes every session with 1001.
+    it, `config` must have no media. `http` answers plain HTTP on the same port. One client more
+    than `max_sessions` is refused with HTTP 503. Leaving the block closes every session with 1001.
+
+    Web pages of every origin may connect, as stock clients do from any site (protocol.md 2.2): a
+    licence is needed, and no cookie stands in for it. `origins`, for example
+    ``{"https://kiosk.example.org"}``, refuses pages of others with HTTP 403, also ``null`` of files
+    unless it is listed; programs that are no browsers send no Origin and are not held up.
+
+    `through` is called with each session's WebSocket, and gives what the session is to use instead
+    while the block of its context manager runs: something that records, or a bad network.
     """
     from navtalk_trio.websocket import accept_websockets
 
     settings = config or ServerConfig()
     if settings.media and engine is None:
         raise ValueError("a server with media needs an engine; without, give config media=()")
+
+    counters = DoorCounters()
 
     async def session(transport: Transport, request: RequestTarget) -> None:
         running: list[ServerSession] = []
@@ -151,14 +167,19 @@ async def serve(
             server._sessions.add(session)
 
         try:
-            await serve_session(
-                handler,
-                transport,
-                request,
-                config=settings,
-                engine=engine,
-                register=register,
-            )
+            async with AsyncExitStack() as around:
+                used: Transport = transport
+                if through is not None:
+                    around.push_async_callback(transport.aclose)
+                    used = await around.enter_async_context(through(transport))
+                await serve_session(
+                    handler,
+                    used,
+                    request,
+                    config=settings,
+                    engine=engine,
+                    register=register,
+                )
         except Exception:
             log.exception("! session failed")
         finally:
@@ -171,7 +192,9 @@ async def serve(
         http=http,
         ssl=ssl,
         max_size=settings.limits.client_message,
-        full=lambda: len(server.sessions) >= max_sessions,
+        max_sessions=max_sessions,
+        origins=origins,
+        counters=counters,
     ) as bound:
-        server = Server(host, bound, secure=ssl is not None)
+        server = Server(host, bound, secure=ssl is not None, counters=counters)
         yield server

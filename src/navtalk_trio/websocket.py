@@ -10,7 +10,7 @@ import logging
 import ssl as ssl_module
 import urllib.parse
 import urllib.request
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, Final, Literal, cast
@@ -32,7 +32,7 @@ from navtalk_proto.errors import ConnectFailedError, EndpointError
 from navtalk_proto.exception_groups import raise_unchanged
 from navtalk_proto.limits import KIB
 from navtalk_proto.redaction import redact
-from navtalk_proto.transport import TransportClosedError
+from navtalk_proto.transport import DoorCounters, TransportClosedError, may_come_from
 from navtalk_proto.wire.endpoint import Endpoint, RequestTarget, parse_request_target
 from navtalk_proto.wire.plain_http import HttpHandler, HttpReply, HttpRequest
 from navtalk_trio.driver import bare
@@ -46,14 +46,30 @@ OVERSIZE_MARGIN: Final = 64 * KIB
 Beyond, trio-websocket closes with 1009."""
 
 MESSAGE_QUEUE: Final = 64
-"""Messages read ahead. With trio-websocket's own 1 its reader blocks, and answers no ping, as soon
-as the application is busy."""
+"""Messages that a client reads ahead. With trio-websocket's own 1 its reader blocks, and answers no
+ping, as soon as the application is busy."""
+
+SERVER_MESSAGE_QUEUE: Final = 2
+"""Messages that a server reads ahead: a client's may have 16 MiB each, and there are many clients.
+The driver takes them at once, as long as the application reads its events."""
+
+MAX_HANDSHAKES: Final = 256
+"""Clients that may be in their opening handshake at a time. One more, and the oldest is dropped: a
+handshake takes a round trip, so what waits longest is a spare socket of a browser, or an attack."""
+
+MAX_FRAGMENTS: Final = 4096
+"""Pieces that a message may have, and one more for each FRAGMENT_BYTES of it. trio-websocket bounds
+their size only, so that pieces of nothing would fill the memory."""
+
+FRAGMENT_BYTES: Final = 512
+"""What a read of a slow network brings at least, on average."""
 
 RECEIVE_BUFFER: Final = 64 * KIB
 """Bytes read from the socket at once."""
 
 KEEPALIVE_SECONDS: Final = 20.0
-"""Ping interval and pong timeout, as known Python clients have it (protocol.md 2.6)."""
+"""Ping interval and pong timeout, as known Python clients have it (protocol.md 2.6). A far end that
+is gone without a word is noticed after twice this at the latest."""
 
 REQUEST_HEAD: Final = 64 * KIB
 """Largest HTTP request head that a server reads, in bytes."""
@@ -158,12 +174,18 @@ class WebSocketTransport:
 class _WatchedStream(trio.abc.Stream):
     """A stream that gives out some bytes again before its own, and tells when it has ended.
 
-    It also tells whether a close frame was sent: the library sends a frame at a time.
+    It also tells whether a close frame was sent: the library sends a frame at a time. And it ends
+    when the message that the library puts together has too many pieces.
     """
 
-    def __init__(self, stream: trio.abc.Stream, head: bytes = b"") -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, head: bytes = b"", counters: DoorCounters | None = None
+    ) -> None:
         self._stream = stream
         self._head = head
+        self._counters = counters or DoorCounters()
+        self.connection: WebSocketConnection | None = None
+        """Who reads from here, once it is known."""
         self.ended: trio.Event = trio.Event()
         self.close_sent: bool = False
 
@@ -172,6 +194,10 @@ class _WatchedStream(trio.abc.Stream):
             head, self._head = self._head, b""
             await trio.lowlevel.checkpoint()
             return head
+        if self.connection is not None and _is_in_too_many_pieces(self.connection):
+            self._counters.fragments += 1
+            self.ended.set()
+            raise trio.BrokenResourceError("a message is in too many pieces")
         try:
             data = bytes(await self._stream.receive_some(max_bytes))
         except BaseException:
@@ -191,6 +217,12 @@ class _WatchedStream(trio.abc.Stream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+def _is_in_too_many_pieces(connection: WebSocketConnection) -> bool:
+    pieces: int = len(connection._message_parts)
+    size: int = connection._message_size
+    return pieces > MAX_FRAGMENTS + size // FRAGMENT_BYTES
 
 
 _OPENING_ERRORS: Final = (
@@ -311,6 +343,7 @@ async def _hold(
                 try:
                     async with trio.open_nursery() as reader:
                         connection = await shake_hands(reader)
+                        stream.connection = connection
                         transport = WebSocketTransport(connection, stream)
                         task_status.started(transport)
                         # Cancelled in the last moment: then nobody has got the transport.
@@ -403,17 +436,52 @@ async def accept_websockets(
     http: HttpHandler | None,
     ssl: ssl_module.SSLContext | None,
     max_size: int,
-    full: Callable[[], bool],
+    max_sessions: int,
+    origins: Collection[str] | None,
+    counters: DoorCounters,
 ) -> AsyncGenerator[int]:
-    """Run `session` for each WebSocket; yields the port. Leaving cancels the sessions and waits."""
+    """Run `session` for each WebSocket; yields the port. Leaving cancels the sessions and waits.
+
+    `origins` None lets every web page in; else only pages of these origins, and whatever sends no
+    Origin. Who is turned away is in `counters`.
+    """
+    opening: dict[trio.CancelScope, None] = {}
+    admitted = 0
+
+    def door(request: h11.Request) -> HttpReply | None:
+        """The refusal of an upgrade, None to let it in."""
+        given = [value.decode("latin-1") for name, value in request.headers if name == b"origin"]
+        if not may_come_from(given, origins):
+            counters.origin += 1
+            return _text(HTTPStatus.FORBIDDEN, "not from this origin")
+        if admitted >= max_sessions:
+            counters.full += 1
+            return _text(HTTPStatus.SERVICE_UNAVAILABLE, "no session is free")
+        return None
 
     async def handle(stream: trio.abc.Stream) -> None:
+        nonlocal admitted
         try:
-            with trio.fail_after(REQUEST_SECONDS):
-                request, head = await _read_request(stream)
-                target = await _target_or_answer(stream, request, http, full)
+            with trio.fail_after(REQUEST_SECONDS) as handshake:
+                opening[handshake] = None
+                if len(opening) > MAX_HANDSHAKES:
+                    counters.opening += 1
+                    oldest = next(iter(opening))
+                    del opening[oldest]
+                    oldest.cancel()
+                try:
+                    request, head = await _read_request(stream)
+                    target = await _target_or_answer(stream, request, http, door)
+                finally:
+                    opening.pop(handshake, None)
             if target is not None:
-                await _accept(_WatchedStream(stream, head), session, target, max_size)
+                # Nothing has run since the door let it in.
+                admitted += 1
+                try:
+                    watched = _WatchedStream(stream, head, counters)
+                    await _accept(watched, session, target, max_size)
+                finally:
+                    admitted -= 1
         except* _CLIENT_IS_GONE:
             pass  # A client that hung up, or never finished its request, is not our failure.
         finally:
@@ -453,13 +521,13 @@ async def _target_or_answer(
     stream: trio.abc.Stream,
     request: h11.Request | None,
     http: HttpHandler | None,
-    full: Callable[[], bool],
+    door: Callable[[h11.Request], HttpReply | None],
 ) -> RequestTarget | None:
     """What a client wants a session with; None: it wanted something else, and was answered."""
     if request is None or not _is_upgrade(request):
         await _answer(stream, _plain(request, http))
-    elif full():
-        await _answer(stream, _text(HTTPStatus.SERVICE_UNAVAILABLE, "no session is free"))
+    elif (closed := door(request)) is not None:
+        await _answer(stream, closed)
     else:
         try:
             return parse_request_target(request.target.decode("ascii"))
@@ -479,7 +547,7 @@ async def _accept(
         request = await wrap_server_stream(
             reader,
             stream,
-            message_queue_size=MESSAGE_QUEUE,
+            message_queue_size=SERVER_MESSAGE_QUEUE,
             max_message_size=max_size + OVERSIZE_MARGIN,
             receive_buffer_size=RECEIVE_BUFFER,
         )

@@ -7,13 +7,15 @@ import base64
 import hashlib
 import os
 import struct
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 
 from navtalk_asyncio import Endpoint, connect, serve
 from navtalk_asyncio import websocket as websocket_module
-from navtalk_proto import ServerConfig
+from navtalk_asyncio.testing.tcp_proxy import tcp_proxy
+from navtalk_proto import ConnectFailedError, ServerConfig
 from navtalk_proto.events import CloseCause
 from navtalk_proto.wire.messages import ConnectedSuccess
 
@@ -23,6 +25,9 @@ TEXT, CLOSE, PING = 0x1, 0x8, 0x9
 """Opcodes of RFC 6455 section 5.2."""
 
 SECONDS = 0.05
+
+SLACK = 2.0
+"""Seconds in which the end must have been told, on a machine that does much else."""
 
 
 @pytest.fixture(autouse=True)
@@ -60,29 +65,40 @@ async def until_close(reader: asyncio.StreamReader) -> tuple[list[int], bytes]:
         opcodes.append(opcode)
 
 
+def deaf_server(
+    messages: Sequence[str], heard: asyncio.Future[tuple[list[int], bytes]]
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """A server that says these messages and answers nothing; what it hears is in `heard`."""
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        [key] = [
+            line.split()[1]
+            for line in head.splitlines()
+            if line.lower().startswith("sec-websocket-key:")
+        ]
+        accept = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Accept: "
+            + base64.b64encode(accept)
+            + b"\r\n\r\n"
+        )
+        for message in messages:
+            writer.write(text_frame(message))
+        heard.set_result(await until_close(reader))
+
+    return deaf
+
+
+def ready(kit: Any) -> list[str]:
+    return [kit.json(type, data) for type, data in kit.ready]
+
+
 def test_a_client_drops_a_server_that_answers_no_ping(kit: Any) -> None:
     async def main() -> None:
         heard: asyncio.Future[tuple[list[int], bytes]] = asyncio.get_running_loop().create_future()
-
-        async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            [key] = [
-                line.split()[1]
-                for line in head.splitlines()
-                if line.lower().startswith("sec-websocket-key:")
-            ]
-            accept = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
-            writer.write(
-                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
-                b"Connection: Upgrade\r\nSec-WebSocket-Accept: "
-                + base64.b64encode(accept)
-                + b"\r\n\r\n"
-            )
-            for type, data in kit.ready:
-                writer.write(text_frame(kit.json(type, data)))
-            heard.set_result(await until_close(reader))
-
-        async with kit.tcp(deaf) as port:
+        async with kit.tcp(deaf_server(ready(kit), heard)) as port:
             where = Endpoint(base_url=f"ws://127.0.0.1:{port}", license=kit.license, name="x")
             async with connect(where, media=False) as session:
                 async for _ in session.events():
@@ -93,6 +109,48 @@ def test_a_client_drops_a_server_that_answers_no_ping(kit: Any) -> None:
         assert session.end is not None
         # Nobody said a code: 1011 is what we sent.
         assert (session.end.cause, session.end.code) == (CloseCause.REMOTE, None)
+        assert session.end.reason == f"no pong within {SECONDS:g} s"
+
+    kit.run(main(), real=True)
+
+
+def test_a_server_that_answers_no_ping_before_its_welcome(kit: Any) -> None:
+    async def main() -> None:
+        heard: asyncio.Future[tuple[list[int], bytes]] = asyncio.get_running_loop().create_future()
+        async with kit.tcp(deaf_server((), heard)) as port:
+            where = Endpoint(base_url=f"ws://127.0.0.1:{port}", license=kit.license, name="x")
+            with pytest.raises(ConnectFailedError, match=f"no pong within {SECONDS:g} s"):
+                async with connect(where, media=False):
+                    pass
+            await heard
+
+    kit.run(main(), real=True)
+
+
+def test_a_half_open_connection_ends(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After twice the keep-alive at most, and not the ten seconds more of websockets' own."""
+    seconds = 0.4
+    monkeypatch.setattr(websocket_module, "KEEPALIVE_SECONDS", seconds)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        heard: asyncio.Future[tuple[list[int], bytes]] = loop.create_future()
+        async with (
+            kit.tcp(deaf_server(ready(kit), heard)) as port,
+            tcp_proxy("127.0.0.1", port) as proxy,
+        ):
+            where = Endpoint(base_url=proxy.url, license=kit.license, name="x")
+            async with connect(where, media=False) as session:
+                proxy.hold()
+                held = loop.time()
+                async for _ in session.events():
+                    pass
+                assert loop.time() - held < 2 * seconds + SLACK
+            proxy.release()
+            await heard
+        assert session.end is not None
+        assert (session.end.cause, session.end.code) == (CloseCause.REMOTE, None)
+        assert session.end.reason == f"no pong within {seconds:g} s"
 
     kit.run(main(), real=True)
 
@@ -123,5 +181,6 @@ def test_a_server_drops_a_client_that_answers_no_ping(kit: Any) -> None:
         assert opcodes == [TEXT, PING]
         assert struct.unpack("!H", payload[:2]) == (1011,)
         assert (end.cause, end.code) == (CloseCause.REMOTE, None)
+        assert end.reason == f"no pong within {SECONDS:g} s"
 
     kit.run(main(), real=True)

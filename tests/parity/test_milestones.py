@@ -16,7 +16,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from navtalk_asyncio.emulator import Reply
+from navtalk_asyncio.emulator import Conversation, Reply
 from navtalk_asyncio.testing import emulator_thread
 from navtalk_proto.events import CloseCause, Closed
 
@@ -45,11 +45,11 @@ AFTER = ("closing", "Closed")
 class Hummer:
     """A brain that answers at once with half a second of silence: no synthesiser is started."""
 
-    async def hear(self, pcm: bytes) -> str:
+    async def hear(self, conversation: Conversation) -> str:
         return "something"
 
-    async def reply(self, text: str, heard: bytes | None) -> Reply:
-        return Reply(text=f"Hm: {text}", pcm=bytes(24_000))
+    async def reply(self, conversation: Conversation) -> Reply:
+        return Reply(text=f"Hm: {conversation.text}", pcm=bytes(24_000))
 
 
 class AtMilestone:

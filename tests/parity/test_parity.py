@@ -39,6 +39,7 @@ from navtalk_proto.wire.messages import (
     IceCandidate,
     InsufficientBalance,
     Offer,
+    ServerStatus,
     SessionCreated,
     SessionUpdated,
     SpeechStarted,
@@ -144,8 +145,11 @@ def test_without_media(parity: Any) -> None:
         "conversation.item.create",
         "response.create",
     ]
-    assert trace.events == "Connected Ready Usable MessageReceived Closed"
-    assert trace.read == "Connected Ready Usable MessageReceived"
+    assert trace.events == (
+        "Connected Ready Usable UserTurn MessageReceived ResponseStarted ResponseText "
+        "ResponseFailed Closed"
+    )
+    assert trace.read == "Connected Ready Usable UserTurn MessageReceived"
     assert trace.commands == ""
     assert trace.end == ("1000", "")
     # Four messages of a millisecond each, and two seconds between.
@@ -569,7 +573,7 @@ def test_an_application_that_reads_slowly(parity: Any) -> None:
     async def far(stage: Any) -> None:
         await stage.say(*READY)
         for _ in range(1200):
-            await stage.peer.say(SpeechStarted())
+            await stage.peer.say(ServerStatus())
         await stage.idle()
         stage.note(f"{stage.near.waiting} wait")
         await stage.idle(2)
@@ -593,7 +597,7 @@ def test_an_application_that_never_reads(parity: Any) -> None:
     async def far(stage: Any) -> None:
         await stage.say(*READY)
         for _ in range(1200):
-            await stage.peer.say(SpeechStarted())
+            await stage.peer.say(ServerStatus())
         await stage.idle()
         stage.note(f"{stage.near.waiting} wait")
 
@@ -694,7 +698,7 @@ def test_cancelling_one_read_loses_no_event(parity: Any) -> None:
         await stage.say(*READY)
         for _ in range(5):
             await stage.idle(1)
-            await stage.say(SpeechStarted())
+            await stage.say(ServerStatus())
         await stage.close()
 
     async def body(session: Any, stage: Any) -> None:

@@ -37,6 +37,7 @@ from navtalk_proto.wire.messages import (
     UserMessage,
 )
 from navtalk_trio import connect, serve
+from navtalk_trio.testing.tcp_proxy import tcp_proxy
 from navtalk_trio.websocket import KEEPALIVE_SECONDS, WebSocketTransport
 
 NO_MEDIA = ServerConfig(media=())
@@ -536,7 +537,8 @@ def test_a_message_in_fragments(net: Any) -> None:
 
     async def main() -> None:
         events = await played(net, play)
-        assert [type(event).__name__ for event in events] == ["MessageReceived", "Closed"]
+        names = [type(event).__name__ for event in events]
+        assert names == ["MessageReceived", "UserSpeaking", "Closed"]
 
     net.run(main)
 
@@ -614,7 +616,7 @@ def test_a_lagging_application_does_not_stop_the_pongs(net: Any) -> None:
     answered = trio.Event()
 
     async def play(connection: Any) -> None:
-        text = '{"type": "realtime.input_audio_buffer.speech_started"}'
+        text = '{"type": "realtime.status"}'
         # Three were said; the driver stops at 1025 events, and 64 messages more are read ahead.
         for _ in range(1022 + 64):
             await connection.say(net.text, text)
@@ -680,6 +682,117 @@ def test_a_peer_without_pongs_is_dropped() -> None:
 
     assert KEEPALIVE_SECONDS == 20.0  # protocol.md 2.6
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+def test_a_half_open_connection_ends(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over sockets, through a proxy that stops forwarding: after twice the keep-alive at most."""
+    seconds, slack = 0.4, 2.0
+    monkeypatch.setattr("navtalk_trio.websocket.KEEPALIVE_SECONDS", seconds)
+
+    async def main() -> None:
+        async def deaf(stream: Any) -> None:
+            web_socket = net.raw_web_socket(stream)
+            await web_socket.welcome()
+            await web_socket.hear_close()
+
+        async with (
+            net.tcp(deaf) as port,
+            tcp_proxy("127.0.0.1", port) as proxy,
+            connect(net.endpoint(proxy.port), media=False) as session,
+        ):
+            proxy.hold()
+            held = trio.current_time()
+            async for _ in session.events():
+                pass
+            assert trio.current_time() - held < 2 * seconds + slack
+        assert session.end == Closed(
+            cause=CloseCause.REMOTE, code=None, reason=f"no pong within {seconds:g} s"
+        )
+
+    net.run(main)
+
+
+def test_a_half_open_client_is_dropped(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds, slack = 0.4, 2.0
+    monkeypatch.setattr("navtalk_trio.websocket.KEEPALIVE_SECONDS", seconds)
+
+    async def main() -> None:
+        ends: list[Any] = []
+        ended = trio.Event()
+
+        async def human(session: Any) -> None:
+            await session.send(ConnectedSuccess(session_id="s"))
+            async for _ in session.events():
+                pass
+            ends.append(session.end)
+            ended.set()
+
+        async with (
+            serve(human, config=NO_MEDIA) as server,
+            tcp_proxy("127.0.0.1", server.port) as proxy,
+            await trio.open_tcp_stream("127.0.0.1", proxy.port) as stream,
+        ):
+            await stream.send_all(
+                f"GET /wss/v2/realtime-chat?license={net.license}&name=x HTTP/1.1\r\n"
+                "Host: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"Sec-WebSocket-Key: {base64.b64encode(bytes(16)).decode()}\r\n"
+                "Sec-WebSocket-Version: 13\r\n\r\n".encode()
+            )
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
+            proxy.hold()
+            held = trio.current_time()
+            await ended.wait()
+            assert trio.current_time() - held < 2 * seconds + slack
+        assert ends == [
+            Closed(cause=CloseCause.REMOTE, code=None, reason=f"no pong within {seconds:g} s")
+        ]
+
+    net.run(main)
+
+
+def test_a_server_that_answers_no_ping_before_its_welcome(
+    net: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("navtalk_trio.websocket.KEEPALIVE_SECONDS", 0.2)
+
+    async def main() -> None:
+        async def mute(stream: Any) -> None:
+            web_socket = net.raw_web_socket(stream)
+            await web_socket.accept()
+            await web_socket.hear_close()
+
+        async with net.tcp(mute) as port:
+            error = await fails(net, net.endpoint(port))
+        assert "no pong within 0.2 s" in str(error)
+
+    net.run(main)
+
+
+def test_pongs_in_time_keep_the_connection(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("navtalk_trio.websocket.KEEPALIVE_SECONDS", 0.1)
+
+    async def main() -> None:
+        pings = 0
+        enough = trio.Event()
+
+        async def human(stream: Any) -> None:
+            nonlocal pings
+            web_socket = net.raw_web_socket(stream)
+            await web_socket.welcome()
+            while True:
+                await web_socket.say(net.pong, await web_socket.hear_only(net.ping))
+                pings += 1
+                if pings == 5:
+                    enough.set()
+
+        async with (
+            net.tcp(human) as port,
+            connect(net.endpoint(port), media=False) as session,
+        ):
+            await enough.wait()
+            assert session.end is None
+
+    net.run(main)
 
 
 # ---- secrets

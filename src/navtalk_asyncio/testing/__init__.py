@@ -5,6 +5,9 @@ engine, and :func:`run_virtual` runs a coroutine on a loop whose clock jumps to 
 instead of waiting for it. Virtual time and real sockets do not mix: a timer fires while a socket
 read is pending.
 
+:func:`udp_wire` is a bad network between two peers, :func:`cutter` one for a WebSocket's messages,
+:func:`tcp_proxy` one for its bytes; :func:`through` puts a session under them.
+
 For real sockets, :func:`emulator_thread` is a digital human that tests on any loop can talk to;
 in an asyncio test ``navtalk_asyncio.emulator.emulate()`` does on the test's own loop. The fixtures
 of :mod:`navtalk_asyncio.testing.pytest_plugin` give both kinds to pytest.
@@ -14,7 +17,10 @@ from __future__ import annotations
 
 import asyncio
 
+from navtalk_asyncio.testing.cutter import cutter, through
 from navtalk_asyncio.testing.emulator_thread import emulator_thread
+from navtalk_asyncio.testing.tcp_proxy import TcpProxy, tcp_proxy
+from navtalk_asyncio.testing.udp_wire import udp_wire
 from navtalk_asyncio.testing.virtual_loop import VirtualClockLoop, run_virtual
 from navtalk_proto.engine import EngineCallbacks
 from navtalk_proto.testing import paper_engine
@@ -25,10 +31,15 @@ from navtalk_proto.testing.memory_transport import memory_transports as _memory_
 __all__ = [
     "MemoryTransport",
     "PaperEngine",
+    "TcpProxy",
     "VirtualClockLoop",
+    "cutter",
     "emulator_thread",
     "memory_transports",
     "run_virtual",
+    "tcp_proxy",
+    "through",
+    "udp_wire",
 ]
 
 
