@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from navtalk_asyncio import connect
-from navtalk_asyncio.emulator import Avatar, Emulator, Reply, emulate
+from navtalk_asyncio.emulator import Avatar, Conversation, Emulator, Reply, emulate
 from navtalk_asyncio.emulator.emulator import _host_of
 from navtalk_proto.config import ServerConfig
 from navtalk_proto.errors import ConnectFailedError
@@ -44,10 +44,10 @@ def anyio_backend() -> str:
 class Terse:
     """Answers "yes" without a sound."""
 
-    async def hear(self, pcm: bytes) -> str:
+    async def hear(self, conversation: Conversation) -> str:
         return ""
 
-    async def reply(self, text: str, heard: bytes | None) -> Reply:
+    async def reply(self, conversation: Conversation) -> Reply:
         return Reply(text="yes", pcm=b"")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import math
 import os
@@ -23,9 +24,10 @@ import numpy as np
 import pytest
 import websockets.asyncio.client
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from PIL import Image
 from websockets.exceptions import ConnectionClosed
 
-from navtalk_asyncio.emulator import Avatar, Emulator, Reply, emulate
+from navtalk_asyncio.emulator import Avatar, Conversation, EchoBrain, Emulator, Reply, emulate
 from navtalk_asyncio.server import ServerSession, serve
 from navtalk_proto.config import ServerConfig
 from navtalk_proto.wire.messages import ConnectedSuccess, FunctionCallDone, IceServer
@@ -54,17 +56,24 @@ DELTA = "realtime.response.audio_transcript.delta"
 DONE = "realtime.response.audio_transcript.done"
 AUDIO_DONE = "realtime.response.audio.done"
 
+V1 = "this is version 1 of the protocol, with two sockets; only version 2 is spoken here"
+
 GREETING = "Good day."
 
 
 class Parrot:
     """A brain that says what it is told, with half a second of a tone, and never waits."""
 
-    async def hear(self, pcm: bytes) -> str:
-        return f"{len(pcm) // 2} samples"
+    async def hear(self, conversation: Conversation) -> str:
+        return f"{len(conversation.heard or b'') // 2} samples"
 
-    async def reply(self, text: str, heard: bytes | None) -> Reply:
-        return Reply(text=f"Parrot: {text}" if text else GREETING, pcm=tone(0.5))
+    async def reply(self, conversation: Conversation) -> Reply:
+        picture = conversation.picture
+        if picture is not None:
+            text = f"{picture.format} {picture.width} x {picture.height}"
+            return Reply(text=f"Parrot: {text}")
+        said = f"Parrot: {conversation.text}" if conversation.text else GREETING
+        return Reply(text=said, pcm=tone(0.5))
 
 
 def tone(seconds: float) -> bytes:
@@ -466,8 +475,18 @@ async def test_e7_binary_frames_and_broken_json_are_ignored(human: Emulator) -> 
         (f"license={LICENCE}", PATH, "Avatar not found"),
         (
             f"license={LICENCE}&name=navtalk.Lea",
-            "/api/realtime-api",
+            "/elsewhere",
             "There is no such path; sessions are at /wss/v2/realtime-chat",
+        ),
+        (
+            f"license={LICENCE}&characterName=navtalk.Lea",
+            "/api/realtime-api",
+            f"{V1}, at /wss/v2/realtime-chat",
+        ),
+        (
+            "userId=7",
+            "/api/webrtc",
+            f"{V1}, at /wss/v2/realtime-chat",
         ),
     ],
 )
@@ -523,12 +542,16 @@ async def test_e11_nothing_is_required_of_a_client(human: Emulator) -> None:
 async def test_e12_a_text_frame_of_15_mib_is_taken(human: Emulator) -> None:
     async with dial(human) as client:
         await client.ready()
-        picture = "data:image/jpeg;base64," + "A" * (15 * 1024 * 1024)
+        noise = np.random.default_rng(1).integers(0, 256, (1960, 2000, 3), dtype=np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(noise).save(file, "PNG", compress_level=0)
+        picture = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+        assert len(picture) > 14.9 * 1024 * 1024
         await client.send(
             {"type": "realtime.input_image", "data": {"content": picture, "reply": 1}}
         )
         frame = await client.next(DONE)
-        assert frame["data"]["content"] == f"Parrot: a picture of {len(picture)} characters"
+        assert frame["data"]["content"] == "Parrot: PNG 2000 x 1960"
 
 
 async def test_e12_more_than_16_mib_ends_the_session(human: Emulator) -> None:
@@ -617,6 +640,46 @@ async def test_e10_generate_ice_servers_gives_what_success_gives(human: Emulator
     async with dial(human) as client:
         success = await client.next(SUCCESS)
         assert reply["data"]["iceServers"] == success["data"]["iceServers"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "pieces"),
+    [
+        ("Content-Length: 2\r\n\r\n", [b"{}"]),
+        ("content-length: 6\r\n\r\nabc", [b"def"]),
+        ("Transfer-Encoding: chunked\r\n\r\n", [b"2\r\n{}\r\n", b"0\r\n\r\n"]),
+        ("Content-", [b"Length", b": 3\r\n\r", b"\n", b"abc"]),
+        ("X: " + "y" * 8000 + "\r\n\r\n", []),
+    ],
+    ids=["JSON", "in two", "chunked", "in many", "long head"],
+)
+async def test_e10_a_post_with_a_body_is_answered_too(
+    human: Emulator, fields: str, pieces: list[bytes]
+) -> None:
+    reader, writer = await asyncio.open_connection(human.server.host, human.server.port)
+    head = f"POST /api/webrtc/generate-ice-servers HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}"
+    for piece in (head[:3].encode(), head[3:].encode(), *pieces):
+        writer.write(piece)
+        await writer.drain()
+        # The server reads it before the next one is written: what crosses is another test.
+        for _ in range(10):
+            await asyncio.sleep(0)
+    async with asyncio.timeout(PATIENCE):
+        response = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert response.startswith(b"HTTP/1.1 200 ")
+    assert json.loads(response.partition(b"\r\n\r\n")[2])["data"]["iceServers"]
+
+
+async def test_e10_a_post_whose_head_does_not_end_is_dropped(human: Emulator) -> None:
+    reader, writer = await asyncio.open_connection(human.server.host, human.server.port)
+    writer.write(b"POST / HTTP/1.1\r\nX: " + b"y" * 20_000)
+    async with asyncio.timeout(PATIENCE):
+        response = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    assert b" 200 " not in response
 
 
 async def test_e10_other_paths_are_not_found(human: Emulator) -> None:
@@ -865,3 +928,268 @@ async def test_the_voice_is_heard_over_webrtc_and_not_over_the_socket(human: Emu
                 power = float(np.mean(samples**2))
                 level = 10 * math.log10(power / 32768.0**2) if power else -math.inf
         assert "realtime.response.audio.delta" not in client.types()
+
+
+# ---- section 7: what each stock client does, in its own words
+
+
+class Mute:
+    """Synthesises nothing, quickly."""
+
+    name = "mute"
+
+    async def synthesise(self, text: str) -> bytes:
+        return b""
+
+
+@pytest.fixture
+async def echo() -> AsyncIterator[Emulator]:
+    avatars = (Avatar(id=LEA, name="navtalk.Lea", voice="marin", first_message="Welcome!"),)
+    async with emulate(brain=EchoBrain(Mute()), avatars=avatars, tool_timeout=0.2) as human:
+        yield human
+
+
+CALL = "realtime.response.function_call_arguments.done"
+RESPOND = {"type": "response.create"}
+
+
+def tool(name: str, *required: str) -> dict[str, Any]:
+    properties: Any = {one: {"type": "string", "description": "..."} for one in required}
+    parameters = {"type": "object", "properties": properties or [], "required": list(required)}
+    return {"type": "function", "name": name, "description": "...", "parameters": parameters}
+
+
+def function_call(*tools: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "realtime.input_function_call", "data": {"content": json.dumps(tools)}}
+
+
+def item(content: Any) -> dict[str, Any]:
+    return {
+        "type": "conversation.item.create",
+        "item": {"type": "message", "role": "user", "content": content},
+    }
+
+
+def text_item(text: str) -> dict[str, Any]:
+    return item([{"type": "input_text", "text": text}])
+
+
+def camera(reply: int) -> dict[str, Any]:
+    file = io.BytesIO()
+    Image.new("RGB", (320, 240), "teal").save(file, "JPEG", quality=70)
+    content = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return {"type": "realtime.input_image", "data": {"content": content, "reply": reply}}
+
+
+async def said(client: Raw) -> str:
+    text: str = (await client.next(DONE))["data"]["content"]
+    await client.next(AUDIO_DONE)
+    return text
+
+
+async def test_7_1_js_sdk_announces_tools_at_once_and_never_answers_a_call(echo: Emulator) -> None:
+    async with dial(echo, f"license={LICENCE}&avatarId={LEA}") as client:
+        # In onopen, before anything was received; a tool without properties has a list of them.
+        await client.send(
+            function_call(tool("function_call_close_talk", "userInput"), tool("noop"))
+        )
+        await client.next(CREATED)
+        await client.send(text_item("I am Ana."), text_item("I like tea."))
+        await client.ready()
+        await client.send(text_item("What did I say?"), RESPOND)
+        assert await said(client) == "You said 2 things: I am Ana.; I like tea."
+        await client.send(text_item("please close the talk"), RESPOND)
+        call = await client.next(CALL)
+        assert call["raw_data"]["name"] == "function_call_close_talk"
+        assert call["data"]["arguments"] == {"userInput": "please close the talk"}
+        await client.next(AUDIO_DONE)
+        assert await said(client) == "function_call_close_talk gave no result."
+
+
+@pytest.mark.usefixtures("on_loopback")
+async def test_7_2_ios_sends_candidates_all_along_and_frames_of_its_camera(echo: Emulator) -> None:
+    async with dial(echo) as client:
+        await client.send(function_call(tool("get_weather", "city")))
+        await client.ready()
+        candidates = (
+            {"candidate": "", "sdpMid": "", "sdpMLineIndex": 0},
+            {
+                "candidate": "candidate:9 1 tcp 1518149375 127.0.0.1 9 typ host tcptype active",
+                "sdpMid": "",
+                "sdpMLineIndex": 1,
+            },
+            {
+                "candidate": "candidate:7 1 udp 1686052607 192.0.2.9 4 typ srflx raddr ::1 rport 9",
+                "sdpMid": "no such m-line",
+                "sdpMLineIndex": 7,
+            },
+        )
+        async with joined(client) as peer:
+            for candidate in candidates:
+                await client.send({"type": CANDIDATE, "data": {"candidate": candidate}})
+            await client.send(camera(reply=0), camera(reply=0))
+            await client.say(bytes(48_000))
+            await client.send(text_item("Hello"), RESPOND)
+            assert await said(client) == "You wrote: Hello I see a picture of 320 x 240 pixels."
+            await track(peer, "video").recv()
+
+
+async def test_7_3_android_replays_its_history_in_one_message(echo: Emulator) -> None:
+    async with dial(echo) as client:
+        await client.next(CREATED)
+        await client.send(item("[{type=input_text, text=I am Ana.}, {type=input_text, text=Tea.}]"))
+        await client.ready()
+        spoken = tone(0.5) + bytes(48_000)
+        for number, at in enumerate(range(0, len(spoken), 1920)):
+            audio = base64.b64encode(spoken[at : at + 1920]).decode()
+            await client.send(
+                {
+                    "type": "realtime.input_audio_buffer.append",
+                    "data": {"audio": audio, "sequenceNumber": number},
+                },
+            )
+        assert await said(client) == "You said: [0.5 s of speech, -13 dBFS]"
+        await client.send(text_item("What did I say?"), RESPOND)
+        assert (await said(client)).startswith("You said 3 things: I am Ana.; Tea.; [0.5 s")
+        await client.socket.close(1000, "Normal Closure")
+        assert client.socket.close_code == 1000
+
+
+async def test_7_4_clinic_configures_at_once_and_lets_the_avatar_speak_first(
+    echo: Emulator,
+) -> None:
+    async with dial(echo) as client:
+        content = json.dumps({"voice": "cedar", "prompt": "You are a nurse."})
+        await client.send({"type": "realtime.input_config", "data": {"content": content}})
+        await client.next(UPDATED)
+        await client.send(RESPOND)
+        assert await said(client) == "Welcome!"
+        # As some do after a late input_config, too.
+        await client.send(
+            {"type": "realtime.input_config", "data": {"content": content}}, RESPOND, camera(1)
+        )
+        while await said(client) != "I see a picture of 320 x 240 pixels.":
+            pass
+        assert client.count(UPDATED) == 1
+
+
+async def test_7_4_recruitment_ends_by_a_tool_of_its_input_config(echo: Emulator) -> None:
+    async with dial(echo) as client:
+        content = json.dumps({"prompt": "Interview.", "tools": [tool("end_conversation")]})
+        await client.send({"type": "realtime.input_config", "data": {"content": content}})
+        await client.ready()
+        await client.send(RESPOND)
+        assert await said(client) == "Welcome!"
+        await client.send(text_item("end conversation"), RESPOND)
+        assert (await client.next(CALL))["data"]["name"] == "end_conversation"
+        await client.next(AUDIO_DONE)
+
+
+@pytest.mark.parametrize("model", ["gpt-realtime", "gpt-realtime-mini"])
+async def test_7_4_hotel_and_esl_update_the_session_and_answer_calls(
+    echo: Emulator, model: str
+) -> None:
+    async with dial(echo, f"license={LICENCE}&name=navtalk.Lea&model={model}") as client:
+        await client.next(CREATED)
+        session = {
+            "instructions": "You are a receptionist.",
+            "voice": "ash",
+            "turn_detection": {"type": "server_vad", "threshold": 0.5},
+            "modalities": ["text", "audio"],
+            "input_audio_format": "pcm16",
+            "input_audio_transcription": {"model": "whisper-1"},
+            "tools": [tool("end_conversation", "reason"), tool("find_room", "guest")],
+        }
+        await client.send({"type": "session.update", "session": session})
+        await client.send(*(text_item(text) for text in ("one", "two", "three")))
+        while client.count(UPDATED) < 2:
+            await client.receive()
+        await client.send(text_item('find a room for "Ana"'), RESPOND)
+        call = (await client.next(CALL))["data"]
+        assert (call["name"], call["arguments"]) == ("find_room", {"guest": "Ana"})
+        output = {
+            "type": "function_call_output",
+            "call_id": call["call_id"],
+            "output": json.dumps({"room": 12}),
+        }
+        await client.send({"type": "conversation.item.create", "item": output}, RESPOND)
+        # Their automatic hang-up waits for audio.done, also of this response (6.4).
+        assert await said(client) == "find_room says: room 12."
+        await client.send(text_item("What did I say?"), RESPOND)
+        assert await said(client) == 'You said 4 things: one; two; three; find a room for "Ana"'
+
+
+async def test_7_4_wordpress_sends_empty_settings_and_hangs_up_by_a_call(echo: Emulator) -> None:
+    async with dial(echo, f"license={LICENCE}&avatarId={LEA}&name=navtalk.Lea") as client:
+        content = json.dumps({"voice": "", "prompt": "", "tools": [tool("end_call")]})
+        await client.send({"type": "realtime.input_config", "data": {"content": content}})
+        await client.ready()
+        await client.send(text_item("end call"), RESPOND)
+        assert (await client.next(CALL))["data"]["function_name"] == "end_call"
+        await client.next(AUDIO_DONE)
+
+
+async def test_7_4_html_sample_closes_without_a_code(echo: Emulator) -> None:
+    before = asyncio.all_tasks()
+    async with dial(echo, f"license={LICENCE}&name=navtalk.Lea&x=ü") as client:
+        await client.ready()
+        theirs = asyncio.all_tasks() - before
+        # A browser's close() sends a close frame without a body.
+        client.socket.protocol.send_close()
+        client.socket.transport.write(b"".join(client.socket.protocol.data_to_send()))
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.wait(theirs)
+    assert echo.server.sessions == frozenset()
+    assert echo.visits == frozenset()
+
+
+async def test_7_5_flutter_finds_an_object_in_every_message_of_a_call(echo: Emulator) -> None:
+    async with dial(echo) as client:
+        await client.ready()
+        await client.send(function_call(tool("f_weather")), text_item("weather"), RESPOND)
+        await client.next(CALL)
+        # Errors too: a result for nothing. Raw.receive looks at each frame.
+        data = {"call_id": "none", "output": "1", "reply": 1}
+        await client.send({"type": "realtime.function_call_output", "data": data})
+        error = await client.next("realtime.response.error")
+        assert isinstance(error["data"]["message"], str)
+
+
+@pytest.mark.usefixtures("on_loopback")
+@pytest.mark.parametrize("mode", ["model=transparency", "audioBack=true"])
+async def test_7_6_what_is_sent_in_transparency_is_heard_over_webrtc(
+    human: Emulator, mode: str
+) -> None:
+    query = f"license={LICENCE}&name=navtalk.Lea&{mode}"
+    async with dial(human, query) as client, joined(client) as peer:
+        audio = base64.b64encode(tone(2.0)).decode()
+        await client.send({"type": "input_audio_buffer.append", "audio": audio})
+        level = -math.inf
+        async with asyncio.timeout(PATIENCE):
+            while level < -20.0:
+                samples = (await track(peer, "audio").recv()).to_ndarray().astype(float)
+                power = float(np.mean(samples**2))
+                level = 10 * math.log10(power / 32768.0**2) if power else -math.inf
+        assert set(client.types()) == {SUCCESS, CREATED, UPDATED, OFFER}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "create", "targetSessionId": "s-1"},
+        {"type": "offer", "sdp": {"type": "offer", "sdp": "v=0"}},
+        {"type": "answer", "sdp": {"type": "answer", "sdp": "v=0"}},
+        {"type": "iceCandidate", "candidate": {"candidate": ""}},
+    ],
+    ids=lambda message: message["type"],
+)
+async def test_6_1_a_message_of_v1_is_refused_by_name(
+    human: Emulator, message: dict[str, Any]
+) -> None:
+    async with dial(human) as client:
+        await client.ready()
+        await client.send(message)
+        closed = await client.until_end()
+        assert client.frames[-1] == {"type": FAIL, "message": V1, "data": {"message": V1}}
+        assert closed.rcvd is not None
+        assert (closed.rcvd.code, closed.rcvd.reason) == (1002, "protocol version 1")

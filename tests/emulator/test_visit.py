@@ -15,9 +15,17 @@ import pytest
 from numpy.typing import NDArray
 
 from navtalk_asyncio import ClientSession, connect, serve_session
-from navtalk_asyncio.emulator import Avatar, AvatarDirectory, Brain, Emulator, Reply, emulate
-from navtalk_asyncio.emulator.human import HumanConfig, visit
+from navtalk_asyncio.emulator import (
+    Avatar,
+    AvatarDirectory,
+    Brain,
+    Conversation,
+    Emulator,
+    Reply,
+    emulate,
+)
 from navtalk_asyncio.emulator.tracks import Mouthpiece
+from navtalk_asyncio.emulator.visit import HumanConfig, visit
 from navtalk_asyncio.emulator.voice import SynthesisError
 from navtalk_asyncio.server import ServerSession
 from navtalk_asyncio.testing import MemoryTransport, PaperEngine, memory_transports
@@ -31,7 +39,6 @@ from navtalk_proto.wire.messages import (
     AudioClear,
     AudioCommit,
     AudioDone,
-    FunctionCallOutput,
     IceServer,
     InputText,
     InputTranscript,
@@ -40,7 +47,6 @@ from navtalk_proto.wire.messages import (
     ServerError,
     SpeechStarted,
     SpeechStopped,
-    ToolResult,
     TranscriptDelta,
     TranscriptDone,
     UserMessage,
@@ -75,10 +81,11 @@ class Parrot:
     def __init__(self, seconds: float = 0.5) -> None:
         self.seconds = seconds
 
-    async def hear(self, pcm: bytes) -> str:
-        return f"{len(pcm) // 2} samples"
+    async def hear(self, conversation: Conversation) -> str:
+        return f"{len(conversation.heard or b'') // 2} samples"
 
-    async def reply(self, text: str, heard: bytes | None) -> Reply:
+    async def reply(self, conversation: Conversation) -> Reply:
+        text, heard = conversation.text, conversation.heard
         said = f"Parrot: {text}" if text else "Good day."
         return Reply(text=said, pcm=tone(self.seconds) if heard is None else heard)
 
@@ -234,22 +241,6 @@ async def test_speech_is_newer_than_what_was_typed_before_it() -> None:
         assert (await log.next(TranscriptDone)).content == "Good day."
 
 
-async def test_tool_results_are_answered_where_an_answer_is_wanted() -> None:
-    async with emulate(brain=Parrot()) as human, talking(human, media=False) as (session, log):
-        await session.send(ToolResult(call_id="c1", output='{"ok":1}'))
-        await session.send(ResponseCreate())
-        assert (await log.next(TranscriptDone)).content == 'Parrot: {"ok":1}'
-        await log.next(AudioDone)
-        await session.send(FunctionCallOutput(call_id="c2", output="two", reply=True))
-        assert (await log.next(TranscriptDone)).content == "Parrot: two"
-        await log.next(AudioDone)
-        await session.send(FunctionCallOutput(call_id="c3", output="three", reply=False))
-        await session.send(ResponseCreate())
-        assert (await log.next(TranscriptDone)).content == "Parrot: three"
-        await log.next(AudioDone)
-        assert [type(m) for m in log.messages].count(TranscriptDone) == 3
-
-
 async def test_commit_ends_an_utterance_and_clear_forgets_one() -> None:
     async with emulate(brain=Parrot()) as human, talking(human, media=False) as (session, log):
         await session.send_audio(tone(0.5))
@@ -296,14 +287,14 @@ class Ponderer(Parrot):
         self.asked = asyncio.Event()
         self.stopped = asyncio.Event()
 
-    async def reply(self, text: str, heard: bytes | None) -> Reply:
+    async def reply(self, conversation: Conversation) -> Reply:
         if not self.asked.is_set():
             self.asked.set()
             try:
                 await asyncio.Event().wait()
             finally:
                 self.stopped.set()
-        return await super().reply(text, heard)
+        return await super().reply(conversation)
 
 
 @pytest.mark.parametrize("interruption", ["speech", "text", "clear"])
@@ -335,9 +326,9 @@ class Novelist(Parrot):
         super().__init__()
         self.wrote = asyncio.Event()
 
-    async def reply(self, text: str, heard: bytes | None) -> Reply:
-        if text != "long":
-            return await super().reply(text, heard)
+    async def reply(self, conversation: Conversation) -> Reply:
+        if conversation.text != "long":
+            return await super().reply(conversation)
         self.wrote.set()
         return Reply(text="word " * 8000, pcm=b"")
 
@@ -615,13 +606,13 @@ class Broken(Parrot):
             self._where = "nowhere"
             raise self._error
 
-    async def hear(self, pcm: bytes) -> str:
+    async def hear(self, conversation: Conversation) -> str:
         self._fail("hear")
-        return await super().hear(pcm)
+        return await super().hear(conversation)
 
-    async def reply(self, text: str, heard: bytes | None) -> Reply:
+    async def reply(self, conversation: Conversation) -> Reply:
         self._fail("reply")
-        return await super().reply(text, heard)
+        return await super().reply(conversation)
 
 
 class Odd(Parrot):
@@ -631,9 +622,9 @@ class Odd(Parrot):
         super().__init__()
         self._reply: Reply | None = reply
 
-    async def reply(self, text: str, heard: bytes | None) -> Reply:
+    async def reply(self, conversation: Conversation) -> Reply:
         odd, self._reply = self._reply, None
-        return odd or await super().reply(text, heard)
+        return odd or await super().reply(conversation)
 
 
 @pytest.mark.parametrize(
@@ -685,12 +676,13 @@ class Listener(Parrot):
         super().__init__()
         self.heard: list[bytes] = []
 
-    async def hear(self, pcm: bytes) -> str:
-        self.heard.append(pcm)
+    async def hear(self, conversation: Conversation) -> str:
+        assert conversation.heard is not None
+        self.heard.append(conversation.heard)
         return "What time is breakfast?"
 
-    async def reply(self, text: str, heard: bytes | None) -> Reply:
-        assert heard is self.heard[-1]
+    async def reply(self, conversation: Conversation) -> Reply:
+        assert conversation.heard is self.heard[-1]
         return Reply(text="Breakfast is at seven.", pcm=tone(0.5, 500.0))
 
 

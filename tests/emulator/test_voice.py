@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import os
 import shutil
@@ -21,6 +22,14 @@ from navtalk_asyncio.emulator.voice import (
     find_synthesiser,
 )
 from navtalk_asyncio.emulator.voice_activity import rms_dbfs
+
+
+def children() -> set[int]:
+    """The processes that this one started and has not waited for."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        found |= set(map(int, (task / "children").read_text().split()))
+    return found
 
 
 def tones(text: str) -> bytes:
@@ -147,6 +156,47 @@ def test_a_cancelled_synthesis_leaves_no_process(tmp_path: Path) -> None:
     pid = asyncio.run(main())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task", str(os.getpid()), "children").exists(),
+    reason="needs Linux's /proc with the children of a task",
+)
+@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("times", [1, 2])
+def test_cancelled_at_any_step_of_its_start_leaves_no_process(
+    tmp_path: Path, steps: int, times: int
+) -> None:
+    """A process that is left behind is a ResourceWarning, and a zombie until this one ends."""
+    path = script(tmp_path, "exec sleep 1000")
+    before = children()
+
+    async def main() -> None:
+        task = asyncio.create_task(espeak(path).synthesise("hello"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+    gc.collect()
+    assert children() == before
+
+
+def test_cancelled_while_a_missing_espeak_starts_is_cancelled(tmp_path: Path) -> None:
+    async def main() -> None:
+        task = asyncio.create_task(espeak(tmp_path / "none").synthesise("hello"))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
 
 
 def test_a_missing_espeak_says_so(tmp_path: Path) -> None:

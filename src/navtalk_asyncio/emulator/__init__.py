@@ -7,7 +7,45 @@ demo talks to and what applications are tested against, without an account and w
 from __future__ import annotations
 
 from navtalk_asyncio.emulator.avatars import Avatar, AvatarDirectory
-from navtalk_asyncio.emulator.brain import Brain, EchoBrain, Reply
+from navtalk_asyncio.emulator.brain import (
+    Brain,
+    Call,
+    CallResult,
+    Conversation,
+    EchoBrain,
+    Reply,
+    Said,
+)
+from navtalk_asyncio.emulator.calls import Tool
 from navtalk_asyncio.emulator.emulator import Emulator, emulate
+from navtalk_asyncio.emulator.faults import FaultError
+from navtalk_asyncio.emulator.pictures import Picture
+from navtalk_asyncio.emulator.script import (
+    BrainLoadError,
+    ScriptedBrain,
+    ScriptError,
+    load_brain,
+)
+from navtalk_asyncio.emulator.visit import Visit
 
-__all__ = ["Avatar", "AvatarDirectory", "Brain", "EchoBrain", "Emulator", "Reply", "emulate"]
+__all__ = [
+    "Avatar",
+    "AvatarDirectory",
+    "Brain",
+    "BrainLoadError",
+    "Call",
+    "CallResult",
+    "Conversation",
+    "EchoBrain",
+    "Emulator",
+    "FaultError",
+    "Picture",
+    "Reply",
+    "Said",
+    "ScriptError",
+    "ScriptedBrain",
+    "Tool",
+    "Visit",
+    "emulate",
+    "load_brain",
+]

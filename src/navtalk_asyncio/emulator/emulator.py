@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 import re
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Collection, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import cache
 from typing import Final
 
@@ -13,19 +15,27 @@ from attrs import evolve
 
 from navtalk_asyncio.emulator.avatars import Avatar, AvatarDirectory, answer
 from navtalk_asyncio.emulator.brain import Brain, EchoBrain
+from navtalk_asyncio.emulator.demo_page import page_reply
 from navtalk_asyncio.emulator.face import Face
-from navtalk_asyncio.emulator.human import HumanConfig, visit
+from navtalk_asyncio.emulator.faults import parse_faults
+from navtalk_asyncio.emulator.faulty_session import FaultySession, FaultyTransport
+from navtalk_asyncio.emulator.human import TOOL_TIMEOUT
+from navtalk_asyncio.emulator.refusals import plan
 from navtalk_asyncio.emulator.stun import StunServer
 from navtalk_asyncio.emulator.tracks import FaceTrack, Mouthpiece, VoiceTrack
+from navtalk_asyncio.emulator.visit import HumanConfig, Visit, visit
 from navtalk_asyncio.media.aiortc_engine import AiortcEngine
 from navtalk_asyncio.server import Server, ServerSession, serve
 from navtalk_proto.config import ServerConfig
 from navtalk_proto.secret import Secret
+from navtalk_proto.transport import Transport
 from navtalk_proto.wire.endpoint import Endpoint
 from navtalk_proto.wire.messages import IceServer
 from navtalk_proto.wire.plain_http import HttpReply, HttpRequest
 
 __all__ = ["EXAMPLE_LICENSE", "Emulator", "emulate"]
+
+log: Final = logging.getLogger("navtalk.emulator")
 
 EXAMPLE_LICENSE: Final = "sk_navtalk_EXAMPLE"
 """The licence that is accepted unless others are given. It opens nothing elsewhere."""
@@ -56,10 +66,31 @@ def _default_face() -> Face:
 class Emulator:
     """A running emulator. Made by :func:`emulate`."""
 
-    def __init__(self, server: Server, directory: AvatarDirectory, stun: StunServer) -> None:
+    def __init__(self, server: Server, human: HumanConfig, stun: StunServer) -> None:
         self.server = server
-        self.directory = directory
+        self.directory: AvatarDirectory = human.directory
         self.stun = stun
+        self._human = human
+
+    @property
+    def visits(self) -> frozenset[Visit]:
+        """The sessions that were let in and run now."""
+        return frozenset(self._human.visits)
+
+    def refuse(self, refuse: str | Iterable[str] | None) -> None:
+        """From now on, refuse new sessions as ``emulate(refuse=...)`` does; None: none.
+
+        Those that run go on, but see :meth:`Visit.refuse`. Raises ValueError.
+        """
+        self._human.faults.refusals = plan(refuse)
+
+    def fail(self, faults: str | None) -> None:
+        """From now on, new sessions meet these faults and no others; None: none at all.
+
+        As ``emulate(faults=...)``; those that run keep theirs. Raises FaultError, and changes
+        nothing then.
+        """
+        self._human.faults.become(parse_faults(faults))
 
     @property
     def url(self) -> str:
@@ -95,16 +126,36 @@ async def emulate(
     avatars: Iterable[Avatar] | None = None,
     config: ServerConfig | None = None,
     max_visitors: int = MAX_VISITORS,
+    origins: Collection[str] | None = None,
+    refuse: str | Iterable[str] | None = None,
+    time_limit: float | None = None,
+    faults: str | None = None,
+    tool_timeout: float = TOOL_TIMEOUT,
 ) -> AsyncGenerator[Emulator]:
     """Run a digital human: ``async with emulate() as human``.
 
     `host` ``0.0.0.0`` or ``::`` binds every address of that family; each client is told the STUN
     server at the address that it connected to. `port` 0 takes a free one. `brain` decides what is
     understood and said, an echo by default. `licenses` None accepts any. A `config` without media
-    makes a human that only converses in writing. Leaving the block ends every session with 1001.
+    makes a human that only converses in writing. `origins`: the web pages that may connect, as for
+    ``serve()``; any by default, because stock clients run on any. Leaving the block ends every
+    session with 1001.
 
-    Raises ValueError for no avatar at all, OSError where host and port cannot be bound.
+    `refuse` turns clients away: ``"gpu_full"`` at connect, ``"insufficient_balance@20s"`` 20
+    seconds after the session was ready, or a list of such. The names are ``fail``,
+    ``insufficient_balance``, ``connection_limit_exceeded``, ``gpu_full``, ``backend_error`` and
+    ``close``. `time_limit` ends each session after so many seconds. `faults` is what else goes
+    wrong, by name: ``"drop_ws@3s,loss=5%,freeze@10s"``; docs/reliability.md lists the names.
+    `tool_timeout` is how long, in seconds, the result of a function call is waited for.
+
+    Raises ValueError for no avatar at all, for a refusal or a fault that does not exist (its
+    subclass FaultError), and for times that are not above 0; OSError where host and port cannot be
+    bound.
     """
+    planned = parse_faults(faults)
+    planned.refusals += plan(refuse)
+    if time_limit is not None:
+        planned.time_limit = time_limit
     directory = AvatarDirectory(licences=licenses)
     if avatars is not None:
         directory = AvatarDirectory(licences=licenses, avatars=tuple(avatars))
@@ -119,7 +170,11 @@ async def emulate(
             directory=directory,
             ice_servers=(IceServer(urls=(stun.url,)),),
             media=settings.media,
+            faults=planned,
+            tool_timeout=tool_timeout,
         )
+
+        numbers, seeds = itertools.count(1), itertools.count(1)
 
         def ice_servers_at(address: str) -> tuple[IceServer, ...]:
             if host not in _WILDCARDS:
@@ -129,19 +184,34 @@ async def emulate(
 
         async def visited(session: ServerSession) -> None:
             assert session.local_address is not None
+            number = next(numbers)
+            log.info("= session %d began", number)
             told = evolve(human, ice_servers=ice_servers_at(session.local_address))
+            if isinstance(session.transport, FaultyTransport):
+                faulty = session.transport.session
+                told = evolve(told, faults=faulty.faults, faulty=faulty)
             mouthpiece = Mouthpiece()
             if face is not None:
                 engine = session.engine
                 assert isinstance(engine, AiortcEngine)
-                engine.add_tracks(FaceTrack(face, mouthpiece), VoiceTrack(mouthpiece))
+                tracks = FaceTrack(face, mouthpiece), VoiceTrack(mouthpiece)
+                engine.add_tracks(*tracks)
+                if told.faulty is not None:
+                    told.faulty.add_tracks(*tracks)
             try:
                 await visit(session, mouthpiece, told)
             finally:
                 mouthpiece.close()
+                end = session.end
+                log.info("x session %d ended%s", number, "" if end is None else f": {end.code}")
+
+        def through(transport: Transport) -> AbstractAsyncContextManager[Transport]:
+            if not human.faults.in_session:
+                return nullcontext(transport)
+            return FaultySession(human.faults, seed=next(seeds)).around(transport)
 
         def http(request: HttpRequest) -> HttpReply | None:
-            return answer(
+            return page_reply(request) or answer(
                 request.method,
                 request.target,
                 request.headers,
@@ -158,5 +228,7 @@ async def emulate(
             engine=lambda callbacks: AiortcEngine(callbacks, loopback=True),
             http=http,
             max_sessions=max_visitors,
+            origins=origins,
+            through=through,
         ) as server:
-            yield Emulator(server, directory, stun)
+            yield Emulator(server, human, stun)

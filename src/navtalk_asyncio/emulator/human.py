@@ -1,24 +1,26 @@
-"""One visit to the digital human: a handler of ``serve()``.
+"""The digital human in a conversation: it listens and answers.
 
-What it says and when follows protocol.md 3.1 and 3.2 and the rules E1 to E12 of 6.5. What it
-understands and answers is its brain's.
+What it says and when follows protocol.md 3.2, 5.15 to 5.17 and 6.4. What it understands and answers
+is its brain's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 import re
-import uuid
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, TypeVar
 
-from attrs import define, frozen
+from attrs import define, evolve
 
-from navtalk_asyncio.emulator.avatars import AvatarDirectory, FoundAvatar
-from navtalk_asyncio.emulator.brain import Brain, Reply
+from navtalk_asyncio.emulator.avatars import Avatar
+from navtalk_asyncio.emulator.brain import Brain, Call, CallResult, Conversation
+from navtalk_asyncio.emulator.memory import REMEMBERED_TEXT, Memory, ResultError
+from navtalk_asyncio.emulator.pictures import Picture, PictureError, look
 from navtalk_asyncio.emulator.tracks import Mouthpiece, MouthpieceError
 from navtalk_asyncio.emulator.voice_activity import (
     SpeechBegan,
@@ -26,29 +28,22 @@ from navtalk_asyncio.emulator.voice_activity import (
     VoiceActivityDetector,
 )
 from navtalk_asyncio.server import ServerSession
-from navtalk_proto.config import SEND_MEDIA
-from navtalk_proto.errors import MediaError, NavTalkError, SessionClosedError
-from navtalk_proto.events import MessageReceived
+from navtalk_proto.errors import NavTalkError, SessionClosedError
 from navtalk_proto.limits import KIB
-from navtalk_proto.media import MediaLine
-from navtalk_proto.wire.endpoint import DEFAULT_PATH
 from navtalk_proto.wire.messages import (
     AudioAppend,
     AudioClear,
     AudioCommit,
     AudioDone,
-    ConnectedFail,
-    ConnectedSuccess,
-    ConnectedWarning,
     FunctionCallOutput,
-    IceServer,
+    InputConfig,
+    InputFunctionCall,
     InputImage,
     InputText,
     InputTranscript,
     Message,
     ResponseCreate,
     ServerError,
-    SessionCreated,
     SessionUpdate,
     SessionUpdated,
     SpeechStarted,
@@ -59,15 +54,19 @@ from navtalk_proto.wire.messages import (
     UserMessage,
 )
 
-__all__ = ["BrainError", "HumanConfig", "visit"]
+__all__ = ["TOLD_TEXT", "TOOL_TIMEOUT", "BrainError", "Human"]
 
 log: Final = logging.getLogger("navtalk.emulator")
 
-REMEMBERED_TEXT: Final = 4000
-"""Characters of the newest user message that are kept for the answer."""
-
 TOLD_TEXT: Final = 64 * KIB
 """Characters that a transcript may have: about an hour of speech, far below a message's limit."""
+
+TOOL_TIMEOUT: Final = 10.0
+"""Seconds that a function's result is waited for. No SDK of the service sends one (5.17), so the
+conversation goes on without it."""
+
+MAX_REPLY_CALLS: Final = 16
+"""Function calls of one reply."""
 
 _WORDS: Final = re.compile(r"\S+\s*|\s+")
 
@@ -84,72 +83,6 @@ class BrainError(NavTalkError):
     hint = "see the log of navtalk.emulator for what the brain raised"
 
 
-@frozen(kw_only=True)
-class HumanConfig:
-    """What every visit has in common."""
-
-    brain: Brain
-    directory: AvatarDirectory
-    ice_servers: tuple[IceServer, ...]
-    """What clients are told; not empty (E2)."""
-    media: tuple[MediaLine, ...] = SEND_MEDIA
-    """What is offered; empty for a conversation without picture and voice."""
-
-
-async def visit(session: ServerSession, mouthpiece: Mouthpiece, config: HumanConfig) -> None:
-    """Be the digital human for one session; returns when the client is gone or was refused."""
-    found = await _admit(session, config)
-    if found is None:
-        return
-    await session.send(
-        ConnectedSuccess(session_id=str(uuid.uuid4()), ice_servers=config.ice_servers)
-    )
-    if found.ambiguous:
-        await session.send(
-            ConnectedWarning(
-                message=f"Multiple avatars share the name {found.avatar.name!r}; "
-                "using the most recently updated one.",
-                avatar_id=found.avatar.id,
-            )
-        )
-    async with asyncio.TaskGroup() as tasks:
-        human = _Human(session, mouthpiece, config, tasks)
-        offering = tasks.create_task(_offer(session, config.media))
-        await session.send(SessionCreated())
-        await session.send(SessionUpdated())
-        async for event in session.events():
-            if isinstance(event, MessageReceived):
-                await human.take(event.message)
-        offering.cancel()
-        human.hush()
-
-
-async def _admit(session: ServerSession, config: HumanConfig) -> FoundAvatar | None:
-    """Look at licence, path and avatar, in the order in which a service can."""
-    request = session.request
-    found = config.directory.find(avatar_id=request.avatar_id, name=request.name)
-    if not config.directory.accepts(request.license):
-        refusal = "Invalid license key"
-    elif request.path != DEFAULT_PATH:
-        refusal = f"There is no such path; sessions are at {DEFAULT_PATH}"
-    elif found is None:
-        refusal = "Avatar not found"
-    else:
-        return found
-    await session.send(ConnectedFail(message=refusal))
-    return None
-
-
-async def _offer(session: ServerSession, media: tuple[MediaLine, ...]) -> None:
-    """E3, E11: one complete offer; a client that never answers it is not our failure."""
-    if not media:
-        return
-    try:
-        await session.negotiate(*media)
-    except (MediaError, SessionClosedError) as error:
-        log.info("! no media: %s", error)
-
-
 @define(eq=False)
 class _Turn:
     """One response, from the wish for it to its audio.done."""
@@ -158,6 +91,13 @@ class _Turn:
     telling: bool = False
     """Its transcript has begun on the wire, so it must end there too."""
     stopped: bool = False
+    results: tuple[CallResult, ...] = ()
+    """What it was to tell of functions; kept for the next one if it does not get to it."""
+
+    @property
+    def thinking(self) -> bool:
+        """Whether it is being made, and nothing of it was told yet."""
+        return not (self.task is None or self.task.done() or self.telling or self.stopped)
 
     def stop(self) -> None:
         """Give it up: at once where nothing of it was told, else after its end was told."""
@@ -166,28 +106,36 @@ class _Turn:
             self.task.cancel()
 
 
-class _Human:
-    """Listens and answers: one response at a time, the newest wins."""
+class Human:
+    """Listens and answers: one response at a time, the newest wins. Belongs to one session."""
 
     def __init__(
         self,
         session: ServerSession,
         mouthpiece: Mouthpiece,
-        config: HumanConfig,
+        brain: Brain,
+        avatar: Avatar,
         tasks: asyncio.TaskGroup,
+        *,
+        tool_timeout: float = TOOL_TIMEOUT,
     ) -> None:
         self._session = session
         self._mouthpiece = mouthpiece
-        self._config = config
+        self._brain = brain
         self._tasks = tasks
+        self._tool_timeout = tool_timeout
         self._ear = VoiceActivityDetector()
-        self._typed: str | None = None
+        self._memory = Memory(avatar)
+        self._picture: str | None = None
+        self._wanted = False
+        self._giving_up: asyncio.Task[None] | None = None
         self._turn = _Turn()
         self._telling = asyncio.Lock()
         self._numbers = itertools.count(1)
 
     async def take(self, message: Message) -> None:
         """One message of the client. Those that mean nothing to a listener pass by (E7)."""
+        memory = self._memory
         match message:
             case AudioAppend(audio=pcm):
                 await self._hear(self._ear.feed(pcm))
@@ -195,27 +143,43 @@ class _Human:
                 await self._hear(self._ear.end())
             case AudioClear():
                 await self._forget()
-            case UserMessage(texts=texts, role="user"):
-                self._typed = " ".join(texts)[:REMEMBERED_TEXT]
+            case UserMessage(texts=texts, role=role):
+                memory.message(texts, role)
             case InputText(content=text):
-                self._answer(text[:REMEMBERED_TEXT])
+                memory.message((text,), "user")
+                self._answer()
             case ResponseCreate():
-                self._answer(self._typed or "")
-            case ToolResult(output=output) | FunctionCallOutput(output=output, reply=False):
-                self._typed = output[:REMEMBERED_TEXT]
-            case FunctionCallOutput(output=output):
-                self._answer(output[:REMEMBERED_TEXT])
-            case InputImage(content=content, reply=True):
-                self._answer(f"a picture of {len(content)} characters")
-            case SessionUpdate():
+                self._respond()
+            case ToolResult(call_id=call_id, output=output):
+                await self._result(call_id, output, asks=False, reply=False)
+            case FunctionCallOutput(call_id=call_id, output=output, reply=reply):
+                await self._result(call_id, output, asks=True, reply=reply)
+            case InputImage(content=content, reply=reply):
+                self._picture = content
+                if reply:
+                    self._answer(picture_wanted=True)
+            case InputConfig(voice=voice, prompt=prompt, tools=tools):
+                memory.configure(voice=voice, prompt=prompt, tools=tools)
+            case InputFunctionCall(tools=tools):
+                memory.configure(tools=tools)
+            case SessionUpdate(session=session):
+                memory.update(session)
                 await self._session.send(SessionUpdated())  # 6.4: as the direct reply only.
             case _:
                 pass
 
     def hush(self) -> None:
         """Stop speaking and answering (protocol.md 3.2: barge-in drops what is queued)."""
-        self._turn.stop()
+        self._give_up_turn()
         self._mouthpiece.interrupt()
+
+    def _give_up_turn(self) -> None:
+        self._wanted = False
+        self._wait_no_more()
+        self._memory.wait_no_more()
+        if self._turn.thinking:
+            self._memory.keep(self._turn.results)
+        self._turn.stop()
 
     async def _forget(self) -> None:
         """input_audio_buffer.clear: neither what is being heard nor what is being said goes on."""
@@ -233,23 +197,68 @@ class _Human:
                     await self._session.send(SpeechStarted())
                 case SpeechEnded(pcm=pcm):
                     await self._session.send(SpeechStopped())
-                    self._start(partial(self._answer_speech, pcm))
+                    self.hush()
+                    heard = self._memory.heard(pcm)
+                    self._start(heard, partial(self._answer_speech, heard))
 
-    def _answer(self, text: str) -> None:
-        self._start(partial(self._answer_text, text))
+    # ---- function calls
 
-    def _start(self, answer: Callable[[_Turn], Awaitable[None]]) -> None:
-        """Begin the newest response; an older one is given up."""
-        self.hush()
-        self._typed = None  # Answered now, or older than what is.
-        turn = self._turn = _Turn()
+    async def _result(self, call_id: str, output: str, *, asks: bool, reply: bool) -> None:
+        """Take a result. `asks`: of the form that says itself whether it wants a reply (5.17)."""
+        try:
+            self._memory.answered(call_id, output)
+        except ResultError as error:
+            await self._session.send(ServerError(message=str(error), code=error.code))
+            return
+        if reply or (asks and self._wanted and not self._memory.waiting):
+            self._respond()
+        elif not (self._memory.waiting or self._wanted):
+            self._wait_no_more()
+
+    def _respond(self) -> None:
+        """A wish for a response.
+
+        One answer is made of all results of a reply's calls, however many wishes come with them.
+        """
+        memory = self._memory
+        if memory.waiting and not memory.typed:
+            self._wanted = True
+        elif memory.anything_new or not self._turn.thinking:
+            self._answer()
+
+    def _wait_no_more(self) -> None:
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+            self._giving_up = None
+
+    async def _give_up(self) -> None:
+        """Go on without results that do not come (5.17), unless the conversation went on."""
+        await asyncio.sleep(self._tool_timeout)
+        self._giving_up = None
+        self._memory.give_up()
+        self._answer()
+
+    # ---- answers
+
+    def _answer(self, *, picture_wanted: bool = False) -> None:
+        self._give_up_turn()
+        conversation = self._memory.asked()
+        if conversation.text or not conversation.results:
+            self._mouthpiece.interrupt()  # Else what was said with the call is said to its end.
+        self._start(conversation, partial(self._say, conversation, picture_wanted=picture_wanted))
+
+    def _start(
+        self, conversation: Conversation, answer: Callable[[_Turn], Awaitable[None]]
+    ) -> None:
+        """Begin the newest response; an older one was given up."""
+        turn = self._turn = _Turn(results=conversation.results)
         turn.task = self._tasks.create_task(self._guarded(answer, turn))
 
     async def _guarded(self, answer: Callable[[_Turn], Awaitable[None]], turn: _Turn) -> None:
         try:
             try:
                 await answer(turn)
-            except (BrainError, MouthpieceError) as error:
+            except (BrainError, MouthpieceError, PictureError) as error:
                 log.warning("! no answer: %s", error, exc_info=error.__cause__)
                 async with self._telling:
                     turn.telling = True
@@ -258,32 +267,71 @@ class _Human:
         except SessionClosedError:
             pass  # The client left in the middle of an answer.
 
-    async def _answer_speech(self, pcm: bytes, turn: _Turn) -> None:
-        transcript = _tellable(await _asked(self._config.brain.hear(pcm)))
+    async def _answer_speech(self, heard: Conversation, turn: _Turn) -> None:
+        transcript = _tellable(await _asked(self._brain.hear(heard)))
         await self._session.send(InputTranscript(content=transcript))
-        await self._say(await _asked(self._config.brain.reply(transcript, pcm)), turn)
+        self._memory.said("user", transcript[:REMEMBERED_TEXT])
+        await self._say(evolve(heard, text=transcript), turn)
 
-    async def _answer_text(self, text: str, turn: _Turn) -> None:
-        await self._say(await _asked(self._config.brain.reply(text, None)), turn)
-
-    async def _say(self, reply: Reply, turn: _Turn) -> None:
+    async def _say(
+        self, conversation: Conversation, turn: _Turn, *, picture_wanted: bool = False
+    ) -> None:
         """E5 and 3.2: deltas, the whole text, audio.done; the voice goes over WebRTC.
 
         An interrupted response ends in the same way, with the text that was told of it.
         """
+        picture = await self._look(wanted=picture_wanted)
+        reply = await _asked(self._brain.reply(evolve(conversation, picture=picture)))
+        if reply is None:
+            return
         text = _tellable(reply.text)
+        _check_calls(reply.calls)
         async with self._telling:
             self._speak(reply.pcm)
             turn.telling = True
-            response = f"resp_{next(self._numbers):02d}"
-            told = ""
-            for word in _WORDS.findall(text):
-                if turn.stopped:
-                    break
-                told += word
-                await self._session.send(TranscriptDelta(response_id=response, content=word))
-            await self._session.send(TranscriptDone(response_id=response, content=told))
+            if text or not reply.calls:
+                await self._tell(text, turn)
+            if not turn.stopped:
+                # Before audio.done: clients that hang up by a call wait for that (6.4).
+                for message in self._memory.issue(reply.calls):
+                    await self._session.send(message)
+            if self._memory.waiting and not turn.stopped:
+                self._giving_up = self._tasks.create_task(self._give_up())
             await self._session.send(AudioDone())
+
+    async def _tell(self, text: str, turn: _Turn) -> None:
+        response = f"resp_{next(self._numbers):02d}"
+        told = ""
+        for word in _WORDS.findall(text):
+            if turn.stopped:
+                break
+            told += word
+            await self._session.send(TranscriptDelta(response_id=response, content=word))
+        await self._session.send(TranscriptDone(response_id=response, content=told))
+        self._memory.said("assistant", told[:REMEMBERED_TEXT])
+
+    async def _look(self, *, wanted: bool) -> Picture | None:
+        """The newest picture since the last answer. Raises PictureError for one that is asked for.
+
+        A camera's frame that came beside the conversation (`reply` 0) is not worth an error.
+        """
+        content = self._picture
+        if content is None:
+            return None
+        try:
+            picture = await asyncio.to_thread(look, content)
+        except PictureError as error:
+            self._looked_at(content)
+            if wanted:
+                raise
+            log.warning("! %s", error)
+            return None
+        self._looked_at(content)
+        return picture
+
+    def _looked_at(self, content: str) -> None:
+        if self._picture is content:  # Else another one came meanwhile, for the next answer.
+            self._picture = None
 
     def _speak(self, pcm: bytes) -> None:
         try:
@@ -300,6 +348,18 @@ async def _asked(thinking: Awaitable[_T]) -> _T:
         raise BrainError(str(error)) from error
     except Exception as error:  # a brain is the user's code: any failure is an answer's failure
         raise BrainError(f"the brain failed: {type(error).__name__}") from error
+
+
+def _check_calls(calls: tuple[Call, ...]) -> None:
+    """Raise BrainError for what cannot be a function call's message."""
+    if len(calls) > MAX_REPLY_CALLS:
+        raise BrainError(f"the brain calls {len(calls)} functions, {MAX_REPLY_CALLS} can be called")
+    for call in calls:
+        _tellable(call.name)
+        try:
+            _tellable(json.dumps(call.arguments, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BrainError(f"the arguments of {call.name} are not JSON") from error
 
 
 def _tellable(text: str) -> str:

@@ -255,6 +255,9 @@ class FaceTrack(MediaStreamTrack):
         super().__init__()
         self._face = face
         self._mouthpiece = mouthpiece
+        self.frozen: bool = False
+        """Whether the picture stands still. Frames go on, all alike."""
+        self._drawn = (0.0, 0.0)
         now = clock or asyncio.get_running_loop().time
         self.pace: Pace = Pace(1.0 / FRAMES_PER_SECOND, 1, now, sleep)
 
@@ -265,7 +268,9 @@ class FaceTrack(MediaStreamTrack):
         number = await self.pace.wait()
         if self.readyState != "live":
             raise MediaStreamError
-        frame = self._face.draw(number / FRAMES_PER_SECOND, self._mouthpiece.openness)
+        if not self.frozen:
+            self._drawn = (number / FRAMES_PER_SECOND, self._mouthpiece.openness)
+        frame = self._face.draw(*self._drawn)
         frame.pts = number * (_VIDEO_CLOCK // FRAMES_PER_SECOND)
         frame.time_base = fractions.Fraction(1, _VIDEO_CLOCK)
         return frame
@@ -286,6 +291,8 @@ class VoiceTrack(MediaStreamTrack):
         """`clock` is monotonic seconds, the running loop's by default."""
         super().__init__()
         self._mouthpiece = mouthpiece
+        self.silent: bool = False
+        """Whether silence flows, whatever is said."""
         now = clock or asyncio.get_running_loop().time
         self.pace: Pace = Pace(_VOICE_SAMPLES / VOICE_RATE, 3, now, sleep)
 
@@ -297,6 +304,8 @@ class VoiceTrack(MediaStreamTrack):
         if self.readyState != "live":
             raise MediaStreamError
         samples = self._mouthpiece.take()
+        if self.silent:
+            samples = np.zeros_like(samples)
         frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
         frame.sample_rate = VOICE_RATE
         frame.pts = number * _VOICE_SAMPLES

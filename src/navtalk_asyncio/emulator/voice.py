@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import shutil
-from typing import Final, Protocol
+from contextlib import suppress
+from typing import Any, Final, Protocol
 
 import numpy as np
 from attrs import field, frozen, validators
@@ -86,7 +87,7 @@ class EspeakSynthesiser:
         if not text.strip():
             return b""
         try:
-            process = await asyncio.create_subprocess_exec(
+            process = await _start(
                 self.executable,
                 "--stdin",
                 "--stdout",
@@ -96,9 +97,6 @@ class EspeakSynthesiser:
                 self.voice,
                 "-s",
                 str(self.words_per_minute),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
             )
         except OSError as error:
             raise SynthesisError(f"espeak-ng does not start: {error.strerror}") from error
@@ -149,6 +147,37 @@ def _check(text: str) -> None:
         raise SynthesisError(f"the text has {len(text)} characters, {MAX_TEXT} can be spoken")
 
 
+async def _start(*command: str) -> asyncio.subprocess.Process:
+    """Start a process. When cancelled meanwhile, it is started nonetheless, killed and waited for.
+
+    A cancellation inside of create_subprocess_exec leaves a process whose pipes nobody closes.
+    """
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+    )
+    if await _done(starting):
+        if starting.exception() is None:
+            await _end(starting.result())
+        raise asyncio.CancelledError
+    return starting.result()
+
+
+async def _done(task: asyncio.Future[Any]) -> bool:
+    """Wait for a task, whatever comes; whether this was cancelled meanwhile."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    return cancelled
+
+
 async def _converse(process: asyncio.subprocess.Process, text: bytes) -> bytes:
     stdin, stdout = process.stdin, process.stdout
     assert stdin is not None
@@ -167,14 +196,10 @@ async def _converse(process: asyncio.subprocess.Process, text: bytes) -> bytes:
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Kill a process and see it end, however often this is cancelled meanwhile."""
-    process.kill()
+    with suppress(ProcessLookupError):
+        process.kill()
     ending = asyncio.ensure_future(_see_the_end(process))
-    cancelled = False
-    while not ending.done():
-        try:
-            await asyncio.wait([ending])
-        except asyncio.CancelledError:
-            cancelled = True
+    cancelled = await _done(ending)
     ending.result()
     if cancelled:
         raise asyncio.CancelledError
