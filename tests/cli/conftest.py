@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from navtalk_asyncio.client import connect
-from navtalk_asyncio.emulator import Reply, emulate
+from navtalk_asyncio.emulator import Conversation, Reply, emulate
 
 COMMAND = (sys.executable, "-m", "navtalk_asyncio")
 PATIENCE = 60.0
@@ -36,13 +36,13 @@ class Parrot:
         self._pcm = tone(seconds)
         self._error = error
 
-    async def hear(self, pcm: bytes) -> str:
+    async def hear(self, conversation: Conversation) -> str:
         return "something"
 
-    async def reply(self, text: str, heard: bytes | None) -> Reply:
+    async def reply(self, conversation: Conversation) -> Reply:
         if self._error is not None:
             raise self._error
-        return Reply(text=f"Parrot: {text}", pcm=self._pcm)
+        return Reply(text=f"Parrot: {conversation.text}", pcm=self._pcm)
 
 
 class Backend:
@@ -57,7 +57,7 @@ class Backend:
     def connect(self) -> Callable[..., AbstractAsyncContextManager[Any]]:
         return connect
 
-    def emulate(self) -> AbstractAsyncContextManager[Any]:
+    def emulate(self, **options: Any) -> AbstractAsyncContextManager[Any]:
         return self._emulator()
 
 

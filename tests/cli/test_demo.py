@@ -23,7 +23,7 @@ from PIL import Image
 from navtalk_asyncio.cli.app import run
 from navtalk_asyncio.cli.question import ask
 from navtalk_asyncio.client import connect
-from navtalk_asyncio.emulator import Emulator, Reply, emulate
+from navtalk_asyncio.emulator import Conversation, Emulator, Reply, emulate
 from navtalk_asyncio.emulator.face import Face
 from navtalk_asyncio.emulator.tracks import FaceTrack, Mouthpiece, VoiceTrack
 from navtalk_asyncio.emulator.voice import SynthesisError
@@ -227,10 +227,10 @@ def test_a_proxy_is_not_asked_for_what_is_on_this_machine(command: Run) -> None:
 class Mute:
     """Answers in writing only."""
 
-    async def hear(self, pcm: bytes) -> str:
+    async def hear(self, conversation: Conversation) -> str:
         return ""
 
-    async def reply(self, text: str, heard: bytes | None) -> Reply:
+    async def reply(self, conversation: Conversation) -> Reply:
         return Reply(text="...", pcm=b"")
 
 
@@ -334,14 +334,16 @@ class Greeter:
     def __init__(self) -> None:
         self.may_greet = asyncio.Event()
 
-    async def hear(self, pcm: bytes) -> str:
+    async def hear(self, conversation: Conversation) -> str:
         return "a question"
 
-    async def reply(self, text: str, heard: bytes | None) -> Reply:
-        if not text:
+    async def reply(self, conversation: Conversation) -> Reply:
+        if not conversation.text:
             await self.may_greet.wait()
         tone = np.sin(np.arange(12_000) / 10.0) * 10_000
-        return Reply(text="An answer." if text else "Welcome!", pcm=tone.astype("<i2").tobytes())
+        return Reply(
+            text="An answer." if conversation.text else "Welcome!", pcm=tone.astype("<i2").tobytes()
+        )
 
 
 def test_a_greeting_during_the_question_is_not_its_answer(tmp_path: Path, question: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from navtalk_asyncio.cli.app import run
 from navtalk_asyncio.cli.backend import AsyncioBackend
-from navtalk_asyncio.emulator import Emulator, Reply, emulate
+from navtalk_asyncio.emulator import Conversation, Emulator, Reply, emulate
 from navtalk_asyncio.server import ServerSession, serve
 from navtalk_proto.config import ServerConfig
 from navtalk_proto.wire.messages import GpuFull, InsufficientBalance, Message
@@ -39,11 +39,11 @@ async def ended(
 class Polite:
     """Answers with a text that says what was asked, and half a second of noise."""
 
-    async def hear(self, pcm: bytes) -> str:
+    async def hear(self, conversation: Conversation) -> str:
         return "speech"
 
-    async def reply(self, text: str, heard: bytes | None) -> Reply:
-        return Reply(text=f"You asked: {text}", pcm=b"\x00\x20\x00\xe0" * 6_000)
+    async def reply(self, conversation: Conversation) -> Reply:
+        return Reply(text=f"You asked: {conversation.text}", pcm=b"\x00\x20\x00\xe0" * 6_000)
 
 
 @asynccontextmanager

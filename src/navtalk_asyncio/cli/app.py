@@ -1,7 +1,8 @@
-"""The commands ``demo`` and ``talk``, their arguments and exit codes."""
+"""The commands ``demo``, ``talk`` and ``serve``, their arguments and exit codes."""
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,6 +22,7 @@ from rich.text import Text
 
 from navtalk_asyncio.cli.backend import Backend
 from navtalk_asyncio.cli.question import Answer, Report, ask, describe
+from navtalk_asyncio.cli.serve import DEFAULT_PORT, find_brain, run_serve
 from navtalk_asyncio.media.audio_file import AudioFileError
 from navtalk_asyncio.media.recorder import RecordingError
 from navtalk_proto.errors import (
@@ -159,6 +161,7 @@ async def run_talk(
 
 
 Seconds = Annotated[float, Parameter(validator=Number(gt=0))]
+Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65535))]
 
 
 def run(backend: Backend, arguments: Sequence[str] | None = None) -> int:
@@ -299,13 +302,77 @@ def build(backend: Backend) -> App:
             output,
         )
 
+    @app.command
+    def serve(
+        *,
+        host: str = "127.0.0.1",
+        port: Port = DEFAULT_PORT,
+        brain: str | None = None,
+        faults: str | None = None,
+        license: Annotated[list[str] | None, Parameter(negative=())] = None,
+    ) -> int:
+        """Run the built-in digital human for browsers and programs, until Ctrl-C.
+
+        Prints where its demo page is, where programs connect, and to which avatar. They need the
+        licence sk_navtalk_EXAMPLE unless others are given.
+
+        Parameters
+        ----------
+        host
+            The address to listen at; 0.0.0.0 is every one of this machine's.
+        port
+            The port to listen at; 0 takes a free one.
+        brain
+            What it says: a script, as lines.toml, or a brain of your own, as module:attribute, from
+            this folder too. By default it echoes.
+        faults
+            What goes wrong in every session, as drop_ws@30s,loss=5%; docs/reliability.md lists it.
+        license
+            A licence to accept instead of sk_navtalk_EXAMPLE; may be given several times. Make one
+            up: who lists this machine's processes reads it.
+        """
+        served: list[str] = []
+        report = StepPrinter(_console())
+
+        def serving(page: str, programs: str, avatar: str) -> None:
+            served.append(page)
+            print(f"demo page: {page}\nprograms:  {programs}\navatar:    {avatar}", flush=True)
+            report("serving", "Ctrl-C ends it")
+
+        options: dict[str, object] = {"host": host, "port": port, "faults": faults}
+        if license:
+            options["licenses"] = tuple(license)
+        try:
+            if brain is not None:
+                options["brain"] = find_brain(brain)
+            anyio.run(
+                partial(run_serve, backend, report, serving, **options),
+                backend=backend.name,
+                backend_options=_LOOP_OPTIONS[backend.name],
+            )
+        except KeyboardInterrupt:
+            if not served:
+                raise
+            report("ended", "every session was closed")
+        except NavTalkError as error:  # of the brain, or of the faults
+            return _complain(str(error), error.hint, code=ExitCode.USAGE)
+        except OSError as error:
+            return _complain(
+                f"cannot listen at {host}, port {port}: {error.strerror or error}",
+                "--port 0 takes a free one" if error.errno == errno.EADDRINUSE else "",
+                code=ExitCode.NETWORK,
+            )
+        return ExitCode.OK
+
     return app
 
 
 def _run(backend: Backend, command: Callable[[], Awaitable[Answer]], output: Path) -> int:
     """Run a command on the backend's loop and turn what comes of it into an exit code."""
     try:
-        answer = anyio.run(command, backend=backend.name, backend_options=_LOOP_OPTIONS[backend.name])
+        answer = anyio.run(
+            command, backend=backend.name, backend_options=_LOOP_OPTIONS[backend.name]
+        )
     except (NavTalkError, OSError) as error:
         return _complain(str(error), getattr(error, "hint", ""), code=_exit_code(error))
     if answer.missing:

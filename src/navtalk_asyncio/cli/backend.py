@@ -41,8 +41,8 @@ class Backend(Protocol):
         """The adapter's ``connect``."""
         ...
 
-    def emulate(self) -> AbstractAsyncContextManager[RunningEmulator]:
-        """Run an emulator in this process."""
+    def emulate(self, **options: Any) -> AbstractAsyncContextManager[RunningEmulator]:
+        """Run an emulator in this process, by default on a free loopback port."""
         ...
 
 
@@ -58,8 +58,8 @@ class AsyncioBackend:
 
         return connect
 
-    def emulate(self) -> AbstractAsyncContextManager[RunningEmulator]:
-        """navtalk_asyncio.emulator.emulate on a free loopback port."""
+    def emulate(self, **options: Any) -> AbstractAsyncContextManager[RunningEmulator]:
+        """navtalk_asyncio.emulator.emulate."""
         from navtalk_asyncio.emulator import emulate
 
-        return emulate()
+        return emulate(**options)

@@ -16,27 +16,25 @@ from navtalk_proto.errors import SessionClosedError
 from navtalk_proto.events import (
     Closed,
     Connected,
+    ErrorReported,
     Event,
-    MessageReceived,
     Negotiated,
     Notice,
     PeerClosing,
     ProtocolViolation,
     Ready,
+    ResponseFailed,
+    ResponseGenerated,
+    ResponseInterrupted,
     ServerWarning,
     Usable,
+    UserSilent,
+    UserSpeaking,
+    UserTurn,
 )
 from navtalk_proto.exception_groups import raise_unchanged, unwrap
 from navtalk_proto.media import MediaStarted, MediaStateChanged
 from navtalk_proto.wire.audio import SAMPLE_RATE, SAMPLE_WIDTH
-from navtalk_proto.wire.messages import (
-    AudioDone,
-    InputTranscript,
-    ServerError,
-    SpeechStarted,
-    SpeechStopped,
-    TranscriptDone,
-)
 
 __all__ = ["Answer", "Report", "ask", "describe"]
 
@@ -47,10 +45,7 @@ AUDIBLE_SECONDS: Final = 0.3
 """Less than this is a click, not an answer."""
 
 QUIET_SECONDS: Final = 1.0
-"""Silence that ends an answer whose sound is generated; a pause between sentences is shorter."""
-
-PATIENT_SECONDS: Final = 3.0
-"""Silence that ends an answer of a server that does not say when it has generated all of it."""
+"""Silence that ends an answer; a pause between sentences is shorter."""
 
 SILENCE_MS: Final = 64
 """One piece of silence, as long as the messages of the stock clients (protocol.md 5.12)."""
@@ -75,8 +70,6 @@ class Answer:
     """What the human said."""
     asked: bool = False
     """The question was asked; what comes from then on is its answer."""
-    generated: bool = False
-    """The server told that all of the voice is generated; it may still be playing."""
     error: str | None = None
     """What the server reported instead of an answer."""
     ended: Closed | None = None
@@ -90,16 +83,16 @@ class Answer:
         self.asked = True
         self.audible_seconds = self.quiet_seconds = 0.0
         self.transcript = self.error = None
-        self.generated = False
 
     @property
     def complete(self) -> bool:
         """The text is there, and the voice was heard and has ended; or there will be none."""
         if self.transcript is None:
-            return self.asked and self.generated and self.error is not None
-        quiet = QUIET_SECONDS if self.generated else PATIENT_SECONDS
+            return self.asked and self.error is not None
         return (
-            self.asked and self.audible_seconds >= AUDIBLE_SECONDS and self.quiet_seconds >= quiet
+            self.asked
+            and self.audible_seconds >= AUDIBLE_SECONDS
+            and self.quiet_seconds >= QUIET_SECONDS
         )
 
     @property
@@ -225,16 +218,14 @@ async def _read(session: Any, answer: Answer, finished: anyio.Event) -> None:
 
 def _note(event: Event, answer: Answer) -> None:
     match event:
-        case MessageReceived(message=InputTranscript(content=content)):
-            answer.heard = content
-        case MessageReceived(message=TranscriptDone(content=content)):
-            answer.transcript = content if content is not None else ""
+        case UserTurn(text=text, typed=False):
+            answer.heard = text
+        case ResponseGenerated(text=text) if text:
+            answer.transcript = text
             # Silence before the answer is not the silence after it.
             answer.quiet_seconds = 0.0
-        case MessageReceived(message=AudioDone()):
-            answer.generated = True
-        case MessageReceived(message=ServerError(message=message)):
-            answer.error = message
+        case ErrorReported(text=text) | ResponseFailed(reason=text):
+            answer.error = text
         case Closed():
             answer.ended = event
         case _:
@@ -259,16 +250,18 @@ def describe(event: Event) -> tuple[str, str] | None:
             return "packets", f"first {event.kind.value} packet"
         case Usable():
             return "usable", "the session is usable"
-        case MessageReceived(message=SpeechStarted()):
+        case UserSpeaking():
             return "heard", "the human hears speech"
-        case MessageReceived(message=SpeechStopped()):
+        case UserSilent():
             return "silence", "the human hears the end of it"
-        case MessageReceived(message=InputTranscript(content=content)):
-            return "understood", f"the human understood: {content}"
-        case MessageReceived(message=TranscriptDone(content=content)):
-            return "transcript", f'the human says: "{content}"'
-        case MessageReceived(message=ServerError(message=message)):
-            return "error", f"the server reports: {message}"
+        case UserTurn(text=text, typed=False):
+            return "understood", f"the human understood: {text}"
+        case ResponseGenerated(text=text):
+            return "transcript", f'the human says: "{text}"'
+        case ResponseInterrupted(heard=heard):
+            return "interrupted", f'the human was interrupted after: "{heard}"'
+        case ErrorReported(text=text):
+            return "error", f"the server reports: {text}"
         case Notice() | PeerClosing():
             return "notice", f"the server is ending the session: {event.text}"
         case ProtocolViolation():
