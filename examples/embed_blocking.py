@@ -11,7 +11,7 @@ from time import monotonic
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from navtalk_proto import ClientConfig, Connection, Endpoint, Role, actions, events, messages
+from navtalk_proto import ClientConfig, Connection, Endpoint, Role, actions, events
 from navtalk_proto.intents import Close, SayText
 
 
@@ -49,7 +49,7 @@ def react(core: Connection, event: events.Event) -> None:
     match event:
         case events.Ready():
             core.send(SayText(text="Hello from a blocking loop!"), now=monotonic())
-        case events.MessageReceived(message=messages.TranscriptDone(content=text)):
+        case events.ResponseGenerated(text=text):
             print(f"human: {text}")
             core.send(Close(), now=monotonic())
         case events.Refused() | events.ConnectFailed() | events.TimedOut():

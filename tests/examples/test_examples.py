@@ -51,7 +51,24 @@ async def embed_blocking(human: Emulator) -> None:
     )
 
 
-RUNS: dict[str, Callable[[Emulator], Awaitable[None]]] = {"embed_blocking.py": embed_blocking}
+async def tools(human: Emulator) -> None:
+    for loop in ("asyncio", "trio"):
+        called, said = (await run("tools.py", human.url, "navtalk.Lea", loop)).splitlines()
+        assert called == 'calls: opening_hours({"day": "Saturday"})'
+        assert said.startswith("human: opening_hours says: from 10:00, to 18:00.")
+
+
+async def kiosk(human: Emulator) -> None:
+    """Asked nothing; what becomes of it when its server dies is in test_kiosk.py."""
+    printed = await run("kiosk.py", human.url, "navtalk.Lea")
+    assert re.fullmatch(r"(picture: \d+ x \d+\n)?closed: 0 entries remembered\n", printed)
+
+
+RUNS: dict[str, Callable[[Emulator], Awaitable[None]]] = {
+    "embed_blocking.py": embed_blocking,
+    "kiosk.py": kiosk,
+    "tools.py": tools,
+}
 
 
 def test_every_example_is_run_here() -> None:
