@@ -1,4 +1,4 @@
-"""One Chromium for all tests of this folder, and a page of it for each."""
+"""One Chromium for the tests of a file, and a page of it for each."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ PATIENCE_MS = 15_000
 expect.set_options(timeout=PATIENCE_MS)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # A runner that lives longer is in the way of every anyio.run().
 def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def browser(
     anyio_backend: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Browser]:

@@ -72,9 +72,9 @@ async def tcp_proxy(
             await proxy._moving.wait()
             if proxy.rate is not None:
                 await asyncio.sleep(len(data) / proxy.rate)
+            proxy.moved += len(data)  # Before somebody can have received it.
             writer.write(data)
             await writer.drain()
-            proxy.moved += len(data)
         await proxy._moving.wait()
         if writer.can_write_eof():
             writer.write_eof()

@@ -77,8 +77,8 @@ async def tcp_proxy(
             await proxy._moving.wait()
             if proxy.rate is not None:
                 await trio.sleep(len(data) / proxy.rate)
+            proxy.moved += len(data)  # Before somebody can have received it.
             await other.send_all(data)
-            proxy.moved += len(data)
         await proxy._moving.wait()
         await other.send_eof()
 
