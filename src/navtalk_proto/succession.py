@@ -34,6 +34,7 @@ from navtalk_proto.connection import Connection, check_close
 from navtalk_proto.errors import (
     ConnectError,
     ConnectTimeoutError,
+    LocalProtocolError,
     RefusedError,
     SessionClosedError,
     SessionLostError,
@@ -324,7 +325,12 @@ class Succession(Carrier, Generic[D]):
             self._adopt(driver, opening)
             await self.start(driver)
             if self._update:
-                driver.send(SessionUpdate(session=self._update))
+                try:
+                    driver.send(SessionUpdate(session=self._update))
+                except LocalProtocolError as error:
+                    # More than may wait for READY. The driver runs, and ends with what failed.
+                    driver.fail(error)
+                    return True
             if self._must_stop():
                 self._hang_up(self._close or Close())
             return True

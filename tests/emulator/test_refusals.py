@@ -56,9 +56,10 @@ class Silent:
 def test_a_plan_is_a_name_and_a_time() -> None:
     assert plan(None) == ()
     assert plan("gpu_full") == (PlannedRefusal(name="gpu_full"),)
-    assert plan(["gpu_full@20s", "close@0.5"]) == (
+    assert plan(["gpu_full@20s", "close@0.5", "close@300ms"]) == (
         PlannedRefusal(name="gpu_full", after=20.0),
         PlannedRefusal(name="close", after=0.5),
+        PlannedRefusal(name="close", after=0.3),
     )
 
 

@@ -17,6 +17,7 @@ import pytest
 from attrs import evolve, frozen
 
 from navtalk_proto import ReconnectPolicy, SessionLostError
+from navtalk_proto.config import ClientConfig
 from navtalk_proto.errors import (
     ConnectFailedError,
     ConnectionLimitExceededError,
@@ -34,6 +35,7 @@ from navtalk_proto.events import (
 )
 from navtalk_proto.history import CallEntry
 from navtalk_proto.intents import Close
+from navtalk_proto.limits import Limits
 from navtalk_proto.media import MediaKind, MediaLine, MediaState, MediaStateChanged
 from navtalk_proto.testing import ScriptedPeer
 from navtalk_proto.transport import TransportClosedError
@@ -294,6 +296,25 @@ def test_what_was_configured_later_is_configured_again(play: Play) -> None:
     ]
     assert content(third[0]) == {"voice": "marin", "prompt": "Be kind."}
     assert content(third[1]) == []
+
+
+def test_an_update_too_large_to_wait_for_ready_ends_the_session(play: Play) -> None:
+    """It was sent at READY, where more is taken. What failed leaves, no connection stays open."""
+
+    async def far(stage: Any, door: Door) -> None:
+        await door.visitor(1, *ready(1))
+        await stage.idle(20)
+        await stage.lose()
+        await door.visitor(2)
+
+    async def body(session: Any, stage: Any) -> None:
+        await session.update(instructions="x" * 3000)
+        async for event in session.events():
+            stage.read(event)
+
+    trace = play(far, body, config=ClientConfig(limits=Limits(queued_bytes=2000)))
+    raised = [step.text for step in trace.steps if step.what == "error"]
+    assert raised == ["LocalProtocolError: more than 2000 characters of JSON wait"]
 
 
 def test_what_is_not_the_users_is_replayed_again(play: Play) -> None:

@@ -33,6 +33,7 @@ from navtalk_proto.events import (
 )
 from navtalk_proto.history import History
 from navtalk_proto.intents import Close, Negotiate, SayText, SendAudio
+from navtalk_proto.limits import Limits
 from navtalk_proto.machines.lifecycle import State
 from navtalk_proto.media import MediaKind, MediaLine, MediaStarted, MediaState, MediaStateChanged
 from navtalk_proto.opening import Opening
@@ -688,6 +689,18 @@ def test_what_fails_while_an_attempt_is_waited_for(make: Any) -> None:
     hand.turn()
     with pytest.raises(BrokenError):
         hand.running.result()
+    assert hand.told()[-1] == hand.end
+
+
+def test_an_update_too_large_to_wait_for_ready_ends_it_and_the_new_connection(make: Any) -> None:
+    hand = make(config=ClientConfig(media=(), limits=Limits(queued_bytes=1000)))
+    hand.send(SessionUpdate(session={"instructions": "x" * 2000}))
+    hand.lose()
+    hand.wait()
+    with pytest.raises(LocalProtocolError, match="more than 1000 characters"):
+        hand.running.result()
+    assert len(hand.pumps) == 2
+    assert hand.driver.end is not None
     assert hand.told()[-1] == hand.end
 
 

@@ -45,7 +45,7 @@ _FAREWELLS: Final[dict[str, tuple[type[Farewell], str]]] = {
 }
 """The messages by name, with the texts of protocol.md 5.3."""
 
-_PLAN: Final = re.compile(r"([a-z_]+)(?:@(\d{1,6}(?:\.\d{1,6})?)s?)?")
+_PLAN: Final = re.compile(r"([a-z_]+)(?:@(\d{1,6}(?:\.\d{1,6})?)(ms|s)?)?")
 
 
 def farewell(name: str | RefusalKind, message: str | None = None) -> Farewell:
@@ -73,9 +73,10 @@ def plan(refuse: str | Iterable[str] | None) -> tuple[PlannedRefusal, ...]:
         if match is None:
             raise ValueError(f"{one!r} is not a name, nor a name and seconds as in gpu_full@20s")
         farewell(match[1])
-        planned.append(
-            PlannedRefusal(name=match[1], after=None if match[2] is None else float(match[2]))
-        )
+        after = None if match[2] is None else float(match[2])
+        if after is not None and match[3] == "ms":
+            after /= 1000
+        planned.append(PlannedRefusal(name=match[1], after=after))
     if sum(one.after is None for one in planned) > 1:
         raise ValueError("a session is refused once: two refusals are planned for the connect")
     return tuple(planned)
