@@ -34,7 +34,7 @@ from navtalk_proto.events import (
     UserTurn,
 )
 from navtalk_proto.history import CallEntry, Ending, History, HumanTurn
-from navtalk_proto.intents import SayText, SendAudio
+from navtalk_proto.intents import Close, SayText, SendAudio
 from navtalk_proto.machines.lifecycle import State
 from navtalk_proto.media import IcePolicy, MediaKind, MediaLine, OpId
 from navtalk_proto.pump import Observer
@@ -833,3 +833,15 @@ def test_no_call_is_answered_on_another_connection(hand_pump: Any, crank: Any) -
 def test_there_is_nothing_to_retry_without_reconnecting(hand_pump: Any) -> None:
     with pytest.raises(LocalProtocolError, match="without reconnect"):
         usable(hand_pump).retry_now()
+
+
+def test_an_intent_to_close_waits_for_no_room(hand_pump: Any, crank: Any) -> None:
+    session = usable(hand_pump)
+    speaking = crank(session.send(SendAudio(pcm=bytes(48_000))))
+    while speaking.turn():  # Until the socket that takes nothing is full.
+        speaking = crank(session.send(SendAudio(pcm=bytes(48_000))))
+    closing = crank(session.send(Close(code=3000, reason="enough")))
+    assert closing.turn()
+    assert session.pump.take()[-1] == CloseTransport(code=3000, reason="enough")
+    assert not session.pump.over.is_set()
+    speaking.cancel()
