@@ -34,6 +34,13 @@ class Program:
                         return found
         raise AssertionError(f"no line {pattern!r} in {self.lines}")
 
+    async def each(self, *patterns: str) -> None:
+        """A line that matches, for each of the patterns, in whatever order they come."""
+        missing = list(patterns)
+        while missing:
+            found = await self.line("|".join(missing))
+            missing = [each for each in missing if not re.fullmatch(each, found[0])]
+
     def say(self, text: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(f"{text}\n".encode())
@@ -89,7 +96,8 @@ async def survive() -> list[str]:
                 await kiosk.line(r"lost: cannot open .*; attempt \d+")
                 server, _ = await servers.enter_async_context(emulator(port))
                 await kiosk.line(r"back: \d+ entries remembered")
-                await kiosk.line(rf"human: You wrote: Question {number}\?.*")
+                # The answer in writing and the picture take different ways.
+                await kiosk.each(rf"human: You wrote: Question {number}\?.*", r"picture: \d+ x \d+")
             kiosk.say("What did I say?")
             await kiosk.line(r"human: You said .*")
             assert kiosk.process.stdin is not None
