@@ -21,7 +21,6 @@ import logging
 import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from attrs import evolve
@@ -61,6 +60,7 @@ from navtalk_asyncio.media.receiver_tap import (
     discard_queued_frames,
 )
 from navtalk_asyncio.media.remote_candidates import RemoteCandidates
+from navtalk_asyncio.media.rtcp_reports import read_reports, send_right_reports
 from navtalk_asyncio.media.sdp_rewrite import (
     RemoteSdp,
     UnusableSdpError,
@@ -70,6 +70,8 @@ from navtalk_asyncio.media.sdp_rewrite import (
     rewrite_offer,
 )
 from navtalk_asyncio.media.sender_codec import follow_codec
+from navtalk_asyncio.media.sender_reports import SenderReports, TrackTiming
+from navtalk_asyncio.media.sinks import DecodedSink, EncodedSinks
 from navtalk_proto.actions import (
     AddCandidate,
     ClosePeer,
@@ -156,12 +158,10 @@ class AiortcEngine:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._ignored: Counter[str] = Counter()
-        self._readers: dict[MediaKind, weakref.WeakSet[FrameBuffer[Any]]] = {
+        self._readers: dict[MediaKind, weakref.WeakSet[FrameBuffer[Any] | DecodedSink]] = {
             kind: weakref.WeakSet() for kind in MediaKind
         }
-        self._sinks: dict[MediaKind, list[Callable[[EncodedFrame], None]]] = {
-            kind: [] for kind in MediaKind
-        }
+        self._sinks = {kind: EncodedSinks(self._loop) for kind in MediaKind}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -236,24 +236,54 @@ class AiortcEngine:
         return reader
 
     def add_encoded_sink(
-        self, kind: MediaKind, sink: Callable[[EncodedFrame], None]
+        self,
+        kind: MediaKind,
+        sink: Callable[[EncodedFrame], None],
+        on_end: Callable[[], None] | None = None,
     ) -> Callable[[], None]:
         """Call `sink` on the loop with every encoded frame of the first remote track of a kind.
 
         Returns what removes it. A sink must be quick and must not raise: one that raises is removed
-        and reported to the loop's exception handler. Raises RuntimeError when aiortc's private
-        parts have changed so that encoded frames cannot be had.
+        and reported to the loop's exception handler. `on_end` is called when the media of this kind
+        end; at once where this engine is closed. Raises RuntimeError when aiortc's private parts
+        have changed so that encoded frames cannot be had.
         """
         if not internals.works("receiving"):
             raise RuntimeError("this version of aiortc does not let encoded frames be seen")
-        sinks = self._sinks[kind]
-        sinks.append(sink)
+        remove = self._sinks[kind].add(sink, on_end)
+        if self._closing is not None and on_end is not None:
+            on_end()
+        return remove
+
+    def add_decoded_sink(
+        self, kind: MediaKind, sink: Callable[[Any], None], on_end: Callable[[], None]
+    ) -> Callable[[], None]:
+        """Decode, and call `sink` on the loop with every PyAV frame of the first track of a kind.
+
+        Returns what removes it; decoding stops with the last reader or sink. `on_end` is called
+        once, when the media of this kind end, unless the sink was removed before.
+        """
+        reader = DecodedSink(sink, on_end)
+        if self._closing is not None:
+            reader.close()
+            return reader.remove
+        readers = self._readers[kind]
+        readers.add(reader)
 
         def remove() -> None:
-            with suppress(ValueError):
-                sinks.remove(sink)
+            reader.remove()
+            readers.discard(reader)
 
         return remove
+
+    def codec(self, kind: MediaKind) -> str | None:
+        """The codec of the newest encoded frame of a kind; None before the first."""
+        return self._sinks[kind].codec
+
+    def timing(self, kind: MediaKind) -> TrackTiming | None:
+        """What is known of the time of the first track of a kind; None without one."""
+        received = self._first(kind)
+        return None if received is None else received.reports.timing
 
     def request_keyframe(self) -> bool:
         """Send a PLI (RFC 4585 section 6.3.1) for the first video track; False before its first
@@ -427,15 +457,7 @@ class AiortcEngine:
     def _encoded(self, received: _Received, frame: EncodedFrame) -> None:
         if self._first(received.kind) is not received:
             return
-        sinks = self._sinks[received.kind]
-        for sink in list(sinks):
-            try:
-                sink(frame)
-            except Exception as exc:  # noqa: BLE001 - aiortc would close the connection over it
-                sinks.remove(sink)
-                self._loop.call_exception_handler(
-                    {"message": "an encoded sink raised and was removed", "exception": exc}
-                )
+        self._sinks[received.kind].give(frame)
 
     def _track_ended(self, peer: _Peer, received: _Received) -> None:
         if peer is self._peer and self._first(received.kind) is received:
@@ -451,6 +473,7 @@ class AiortcEngine:
             for reader in list(self._readers[kind]):
                 reader.close()
             self._readers[kind].clear()
+            self._sinks[kind].end()
 
 
 async def _refuse(reason: str) -> None:
@@ -466,6 +489,7 @@ class _Received:
         self.kind = MediaKind(track.kind)
         self.track_id = track_id
         self.counters = TrackCounters(kind=self.kind)
+        self.reports = SenderReports(track_id)
         self._peer = peer
         self._engine = engine = peer.engine
         self._started = False
@@ -482,6 +506,7 @@ class _Received:
                 receiver,
                 kind=self.kind,
                 track_id=track_id,
+                reports=self.reports,
                 now=engine._loop.time,
                 on_packet=self._packet,
                 on_frame=lambda frame: engine._encoded(self, frame),
@@ -489,6 +514,7 @@ class _Received:
                 wanted=lambda: engine._wanted(self),
                 spawn=engine._own,
             )
+            read_reports(receiver, self.reports)
         self.pump = engine._own(self._pump(track))
 
     def request_keyframe(self) -> bool:
@@ -766,6 +792,7 @@ class _Peer:
             if track.kind == transceiver.kind and track not in taken:
                 transceiver.sender.replaceTrack(track)
                 follow_codec(transceiver.sender)
+                send_right_reports(transceiver.sender)
                 return True
         return False
 

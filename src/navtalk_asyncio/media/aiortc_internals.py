@@ -1,7 +1,8 @@
 """The private names of aiortc 1.16 and aioice 0.13: which are used, and whether they still are so.
 
-They are used here, in :mod:`~navtalk_asyncio.media.gathering` and in
-:mod:`~navtalk_asyncio.media.receiver_tap`, and nowhere else. Nothing patches a module or a class:
+They are used here, in :mod:`~navtalk_asyncio.media.gathering`, in
+:mod:`~navtalk_asyncio.media.receiver_tap`, in :mod:`~navtalk_asyncio.media.sender_codec` and in
+:mod:`~navtalk_asyncio.media.rtcp_reports`, and nowhere else. Nothing patches a module or a class:
 what is replaced is replaced on one object of one peer connection. Each group of private names is
 tested the first time it is needed in a process; if it is not what was written against, one warning
 goes to the ``navtalk.media`` logger and that group behaves as stock aiortc does:
@@ -13,6 +14,7 @@ receiving      everything is decoded; no packet counters, no encoded frames, no 
 resuming       after a blackout video freezes for seconds more, sound is late for good
 consent        the age of ICE consent is not known
 transceivers   an offer that is not used leaves its new m-lines behind
+reports        sound and picture are related by their arrival, and what we send by when it left
 =============  ====================================================================================
 
 tests/media/test_aiortc_facts.py pins the behaviour that this rests on.
@@ -25,8 +27,9 @@ import functools
 import inspect
 import logging
 import queue
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aioice
 from aioice import ice, turn
@@ -39,6 +42,7 @@ from aiortc import (
 from aiortc.codecs import CODECS, get_capabilities
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcpeerconnection import filter_preferred_codecs, find_common_codecs
+from aiortc.rtp import RtcpSenderInfo, RtcpSrPacket
 from aiortc.sdp import SessionDescription
 
 from navtalk_proto.media import CandidatePair, MediaLine
@@ -181,9 +185,30 @@ def _test_sending() -> None:
         raise TypeError("RTCRtpSender._next_encoded_frame is not a coroutine function")
 
 
+def _test_reports() -> None:
+    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    transceiver = peer.addTransceiver("video")
+    receiver, sender = transceiver.receiver, cast("Any", transceiver.sender)
+    for function in (
+        receiver._handle_rtcp_packet,
+        sender._send_rtcp,
+        sender._next_encoded_frame,
+    ):
+        inspect.signature(function).bind(None)
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(f"{function.__qualname__} is not a coroutine function")
+    if sender._RTCRtpSender__rtp_timestamp != 0 or sender._RTCRtpSender__lsr is not None:
+        raise TypeError("RTCRtpSender.__rtp_timestamp or __lsr is something else at first")
+    info = RtcpSenderInfo(ntp_timestamp=1, rtp_timestamp=2, packet_count=3, octet_count=4)
+    info.ntp_timestamp, info.rtp_timestamp = 5, 6
+    if b"\0\0\0\5\0\0\0\6" not in bytes(RtcpSrPacket(ssrc=0, sender_info=info)):
+        raise TypeError("RtcpSrPacket does not send its sender_info")
+
+
 _TESTS: Final[dict[str, Callable[[], None]]] = {
     "gathering": _test_gathering,
     "receiving": _test_receiving,
+    "reports": _test_reports,
     "resuming": _test_resuming,
     "consent": _test_consent,
     "sending": _test_sending,
@@ -416,12 +441,16 @@ class SentTrack(MediaStreamTrack):
         self.kind: str = source.kind
         self._id = source.id
         self._source = source
+        self.handed_over: float | None = None
+        """When the source gave its newest frame, in monotonic seconds."""
 
     async def recv(self) -> Any:
         """The source's next frame or encoded packet; raises MediaStreamError after stop()."""
         if self.readyState != "live":
             raise MediaStreamError
-        return await self._source.recv()
+        frame = await self._source.recv()
+        self.handed_over = time.monotonic()
+        return frame
 
 
 # ---- the end

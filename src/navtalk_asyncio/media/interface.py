@@ -9,10 +9,11 @@ synchronous, are called on the engine's loop, and never raise.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
+from navtalk_asyncio.media.sender_reports import TrackTiming
 from navtalk_proto.actions import MediaCommand
 from navtalk_proto.engine import EngineCallbacks, TrackCounters
 from navtalk_proto.media import Capabilities, MediaKind
@@ -80,19 +81,48 @@ class EncodedFrame:
     keyframe: bool
     """Decoding can start here. Always true for audio."""
     arrival: float
+    sender_time: float | None = None
+    """Seconds since 1900 on the sender's clock, by its RTCP sender reports: what relates the tracks
+    of one sender. None before the first report."""
 
 
+@runtime_checkable
 class EncodedSource(Protocol):
-    """An engine that gives encoded frames away, for recording and relaying."""
+    """An engine that gives frames away as they come, for recording, relaying and playing.
+
+    All of it is to be called on the engine's loop, except `codec` and `timing`.
+    """
 
     def add_encoded_sink(
-        self, kind: MediaKind, sink: Callable[[EncodedFrame], None]
+        self,
+        kind: MediaKind,
+        sink: Callable[[EncodedFrame], None],
+        on_end: Callable[[], None] | None = None,
     ) -> Callable[[], None]:
         """Call `sink` on the engine's loop with every encoded frame of the first track of a kind.
 
         Returns what removes it. A sink must be quick and must not raise: one that raises is removed
-        and reported to the loop's exception handler.
+        and reported to the loop's exception handler. `on_end` is called when the media of this kind
+        end; the sink stays, and gets what a later connection brings.
         """
+        ...
+
+    def add_decoded_sink(
+        self, kind: MediaKind, sink: Callable[[Any], None], on_end: Callable[[], None]
+    ) -> Callable[[], None]:
+        """Decode, and call `sink` with every PyAV frame of the first track of a kind.
+
+        Returns what removes it. The sink is gone after `on_end`, which is called once, unless it
+        was removed before.
+        """
+        ...
+
+    def codec(self, kind: MediaKind) -> str | None:
+        """The codec of the newest encoded frame of a kind, as the rtpmap spells it."""
+        ...
+
+    def timing(self, kind: MediaKind) -> TrackTiming | None:
+        """What is known of the time of the first track of a kind; None without one."""
         ...
 
     def request_keyframe(self) -> bool:

@@ -14,6 +14,7 @@ from aiortc import RTCPeerConnection, RTCRtpReceiver
 
 from navtalk_asyncio.media.aiortc_internals import works
 from navtalk_asyncio.media.interface import EncodedFrame
+from navtalk_asyncio.media.sender_reports import SenderReports
 from navtalk_proto.media import MediaKind
 
 __all__ = ["ReceiverTap", "discard_queued_frames"]
@@ -145,6 +146,7 @@ class ReceiverTap:
         *,
         kind: MediaKind,
         track_id: str,
+        reports: SenderReports,
         now: Callable[[], float],
         on_packet: Callable[[int], None],
         on_frame: Callable[[EncodedFrame], None],
@@ -155,6 +157,7 @@ class ReceiverTap:
         self._receiver = cast("Any", receiver)
         self._kind = kind
         self._track_id = track_id
+        self._reports = reports
         self._now = now
         self._on_packet = on_packet
         self._on_frame = on_frame
@@ -236,6 +239,7 @@ class ReceiverTap:
         origin = self._receiver._RTCRtpReceiver__timestamp_mapper._origin or 0
         raw = (frame.timestamp + origin) & 0xFFFFFFFF
         keyframe = _is_keyframe(codec.name, frame.data)
+        arrival = self._arrivals.pop(raw, self._now())
         self._on_frame(
             EncodedFrame(
                 kind=self._kind,
@@ -245,7 +249,13 @@ class ReceiverTap:
                 timestamp=frame.timestamp,
                 clock_rate=codec.clockRate,
                 keyframe=keyframe,
-                arrival=self._arrivals.pop(raw, self._now()),
+                arrival=arrival,
+                sender_time=self._reports.frame(
+                    rtp=raw,
+                    timestamp=frame.timestamp,
+                    clock_rate=codec.clockRate,
+                    arrival=arrival,
+                ),
             )
         )
         return keyframe

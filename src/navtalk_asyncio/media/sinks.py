@@ -1,0 +1,90 @@
+"""Functions that an engine calls with each frame, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define
+
+from navtalk_asyncio.media.interface import EncodedFrame
+
+__all__ = ["DecodedSink", "EncodedSinks"]
+
+
+@define(eq=False)
+class _Sink:
+    take: Callable[[EncodedFrame], None]
+    on_end: Callable[[], None] | None
+
+
+class EncodedSinks:
+    """Those that want the encoded frames of one kind of media."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._sinks: list[_Sink] = []
+        self.codec: str | None = None
+        """Of the newest frame."""
+
+    def add(
+        self, take: Callable[[EncodedFrame], None], on_end: Callable[[], None] | None
+    ) -> Callable[[], None]:
+        """One more; returns what removes it."""
+        sink = _Sink(take, on_end)
+        self._sinks.append(sink)
+
+        def remove() -> None:
+            if sink in self._sinks:
+                self._sinks.remove(sink)
+
+        return remove
+
+    def give(self, frame: EncodedFrame) -> None:
+        """A frame for all. One that raises is removed and reported: aiortc would close the
+        connection over it."""
+        self.codec = frame.codec
+        for sink in tuple(self._sinks):
+            try:
+                sink.take(frame)
+            except Exception as exc:  # noqa: BLE001 - reported to the loop
+                self._sinks.remove(sink)
+                self._loop.call_exception_handler(
+                    {"message": "an encoded sink raised and was removed", "exception": exc}
+                )
+
+    def end(self) -> None:
+        """The media ended. The sinks stay for what a later connection brings."""
+        for sink in tuple(self._sinks):
+            if sink.on_end is not None:
+                sink.on_end()
+
+    def clear(self) -> None:
+        """The engine is closed: nothing is given any more."""
+        self._sinks.clear()
+
+
+class DecodedSink:
+    """A function where a FrameBuffer could be: one of an engine's readers of decoded frames."""
+
+    def __init__(self, take: Callable[[Any], None], on_end: Callable[[], None]) -> None:
+        self._take = take
+        self._on_end = on_end
+        self.closed: bool = False
+        """Whether no further frame is wanted."""
+
+    def push(self, frame: Any) -> None:
+        """The newest frame; called by the engine."""
+        if not self.closed:
+            self._take(frame)
+
+    def close(self) -> None:
+        """No more frames will come."""
+        if not self.closed:
+            self.closed = True
+            self._on_end()
+
+    def remove(self) -> None:
+        """No more frames are wanted."""
+        self.closed = True
