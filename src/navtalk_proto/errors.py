@@ -25,6 +25,7 @@ __all__ = [
     "ConnectError",
     "ConnectFailedError",
     "ObsoleteProtocolError",
+    "ProtocolViolatedError",
     "ConnectTimeoutError",
     "MediaError",
     "RefusedError",
@@ -69,8 +70,11 @@ class NavTalkError(Exception):
     """The root of navtalk's exceptions."""
 
     code: ClassVar[str] = "navtalk"
+    """For programs: the same in every version, and no other class has it."""
     retryable: ClassVar[bool] = False
-    hint: ClassVar[str] = ""
+    """Whether the same call may succeed later without anybody changing anything."""
+    hint: ClassVar[str] = "the message says what went wrong"
+    """For people: the first thing to do about it."""
 
 
 class LocalProtocolError(NavTalkError):
@@ -129,6 +133,7 @@ class MalformedMessageError(NavTalkError):
     """
 
     code = "malformed-message"
+    hint = "the far end sent it: report it there, with the type and the field that are named"
 
     def __init__(self, reason: str, *, type: str | None = None, field: str | None = None) -> None:
         where = ": ".join(part for part in (type, field) if part)
@@ -150,6 +155,7 @@ class ConnectError(NavTalkError):
 
     code = "connect"
     retryable = True
+    hint = "check the URL, the network and the proxy"
 
 
 class ConnectFailedError(ConnectError):
@@ -174,6 +180,13 @@ class ObsoleteProtocolError(ConnectFailedError):
     code = "obsolete-protocol"
     retryable = False
     hint = "connect to /wss/v2/realtime-chat; the endpoints of version 1 are another protocol"
+
+
+class ProtocolViolatedError(ConnectFailedError):
+    """The server broke the protocol too badly, or too often, before the session was usable."""
+
+    code = "protocol-violated"
+    hint = "is this a NavTalk server of version 2? if so, report the message that is named"
 
 
 class ConnectTimeoutError(ConnectError, TimeoutError):
@@ -275,6 +288,7 @@ class AvatarLookupError(NavTalkError):
     """An avatar could not be looked up. One of its subclasses is raised."""
 
     code = "avatar-lookup"
+    hint = "check the avatar's id or name, the licence and the URL"
 
 
 class AvatarNotFoundError(AvatarLookupError):
@@ -358,6 +372,7 @@ class ToolFailedError(NavTalkError):
     """
 
     code = "tool-failed"
+    hint = "the text is the tool's own; the model was told it"
 
 
 _REFUSED: dict[RefusalKind, type[RefusedError]] = {

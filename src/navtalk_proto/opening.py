@@ -19,6 +19,7 @@ from navtalk_proto.errors import (
     ConnectTimeoutError,
     MediaError,
     ObsoleteProtocolError,
+    ProtocolViolatedError,
     RefusedError,
 )
 from navtalk_proto.event_buffer import Flag
@@ -75,7 +76,7 @@ def connect_error(event: Event, ice_failures: str = "") -> ConnectError | None:
                 f"the server said {event.type}: {event.reason}", stage="closing"
             )
         case ProtocolViolation(fatal=True):
-            return ConnectFailedError(
+            return ProtocolViolatedError(
                 _said("the server broke the protocol", _said(event.type or "", event.reason)),
                 stage="closing",
             )

@@ -366,7 +366,7 @@ def test_a_result_too_many_is_an_error_and_the_session_lives(
                 await client.said()
             await client.send(newer_result(call_id, "2"))
             error = await client.next("response.error")
-            assert error["data"]["code"] == "tool_result"
+            assert error["data"]["code"] == "tool-result"
             assert error["data"]["message"] == (
                 "a second result came for a call of f"
                 if answered

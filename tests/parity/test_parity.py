@@ -868,7 +868,7 @@ def test_a_strict_client(parity: Any, state: str) -> None:
     assert trace.end == ("1002", "protocol violation")
     assert trace.events.endswith("ProtocolViolation Closed")
     if state != "ready":
-        assert trace.error.name == "ConnectFailedError"
+        assert trace.error.name == "ProtocolViolatedError"
         assert "broke the protocol" in trace.error.text
 
 

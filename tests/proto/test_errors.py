@@ -51,6 +51,7 @@ def test_codes_are_stable() -> None:
         "ConnectError": "connect",
         "ConnectFailedError": "connect-failed",
         "ObsoleteProtocolError": "obsolete-protocol",
+        "ProtocolViolatedError": "protocol-violated",
         "ConnectTimeoutError": "connect-timeout",
         "MediaError": "media",
         "RefusedError": "refused",

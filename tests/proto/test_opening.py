@@ -16,6 +16,7 @@ from navtalk_proto.errors import (
     GpuFullError,
     InsufficientBalanceError,
     MediaError,
+    ProtocolViolatedError,
     RefusalKind,
 )
 from navtalk_proto.events import (
@@ -154,7 +155,8 @@ def test_an_early_end_says_where_and_why(
     event: Event, text: str, stage: str, code: int | None
 ) -> None:
     error = connect_error(event)
-    assert type(error) is ConnectFailedError
+    violated = isinstance(event, ProtocolViolation)
+    assert type(error) is (ProtocolViolatedError if violated else ConnectFailedError)
     assert (str(error), error.stage, error.close_code) == (text, stage, code)
 
 

@@ -35,7 +35,7 @@ MAX_CALLS: Final = 64
 class ResultError(NavTalkError):
     """A tool result without a call: of an unknown id, or of one that was answered already."""
 
-    code = "tool_result"
+    code = "tool-result"
     hint = "answer each function call once, with the call_id that it came with"
 
 

@@ -73,7 +73,7 @@ class ScriptedError(NavTalkError):
 class BrainLoadError(NavTalkError):
     """A brain's name leads to no brain."""
 
-    code = "brain_name"
+    code = "brain-name"
     hint = 'name a brain as "module:attribute", or a script as "lines.toml"'
 
 

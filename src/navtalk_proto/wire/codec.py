@@ -98,6 +98,7 @@ class OversizedMessageError(MalformedMessageError):
     """A text is larger than ``Limits.client_message`` or ``Limits.server_message``; not parsed."""
 
     code = "oversized-message"
+    hint = "send less in one message, or raise the limit that is named"
 
 
 def _malformed(reason: str, field: str | None) -> MalformedMessageError:
