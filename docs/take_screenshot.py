@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from navtalk_asyncio.cli.app import QUESTION
+from navtalk_asyncio.cli.demo import QUESTION
 from navtalk_asyncio.emulator import Conversation, EchoBrain, Reply, emulate
 
 ROOT = Path(__file__).resolve().parents[1]

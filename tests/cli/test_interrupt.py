@@ -14,7 +14,7 @@ from typing import Any
 import av
 import pytest
 
-from navtalk_asyncio.cli.app import run_demo
+from navtalk_asyncio.cli.demo import run_demo
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs Linux's /proc")
 

@@ -165,14 +165,20 @@ def test_no_licence_is_3(
 ) -> None:
     monkeypatch.delenv("NAVTALK_LICENSE", raising=False)
     assert talk("--text", "Hi", "-o", "a.mkv", "--avatar", "x") == 3
-    assert capsys.readouterr().err == "error: set NAVTALK_LICENSE to your licence\n"
+    assert capsys.readouterr().err == (
+        "error: set NAVTALK_LICENSE to your licence\n"
+        "hint: the console of your account shows it; the emulator takes sk_navtalk_EXAMPLE\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         (["missing.wav", "-o", "a.mkv", "--avatar", "x"], "there is no file missing.wav"),
-        (["-o", "a.mkv", "--avatar", "x"], "give an audio file with the question, or --text"),
+        (
+            ["-o", "a.mkv", "--avatar", "x"],
+            "give an audio file with the question, --text or --image",
+        ),
         (["--text", "Hi", "-o", "a.mkv"], "there is neither an avatar id nor a name"),
         (
             ["--text", "Hi", "-o", "a.mkv", "--avatar", "x", "--url", "http://127.0.0.1"],

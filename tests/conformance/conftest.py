@@ -10,7 +10,7 @@ import pytest
 from chromium_browser import WATCH_PEERS, chromium, obstacle
 from playwright.async_api import Browser, Page, expect
 
-from navtalk_asyncio.cli.app import QUESTION
+from navtalk_asyncio.cli.demo import QUESTION
 
 PATIENCE_MS = 15_000
 """Milliseconds until a wait in a page is given up; only a failing test gets near it."""

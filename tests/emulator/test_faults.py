@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from navtalk_asyncio import connect
-from navtalk_asyncio.cli.app import ExitCode, run
+from navtalk_asyncio.cli.app import run
 from navtalk_asyncio.cli.backend import AsyncioBackend
+from navtalk_asyncio.cli.exit_codes import ExitCode
 from navtalk_asyncio.emulator import Conversation, FaultError, Reply, emulate
 from navtalk_asyncio.emulator.face import Face
 from navtalk_asyncio.emulator.faults import FAULT_NAMES, Faults, Step, parse_faults, timeline

@@ -6,13 +6,24 @@ the adapter's ``connect`` and the emulator.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, TypeVar
+
+import anyio
 
 from navtalk_proto.wire.endpoint import Endpoint
 
-__all__ = ["AsyncioBackend", "Backend", "RunningEmulator"]
+__all__ = ["AsyncioBackend", "Backend", "RunningEmulator", "run_on_loop"]
+
+T = TypeVar("T")
+
+_LOOP_OPTIONS: Final[dict[str, dict[str, bool]]] = {
+    "asyncio": {},
+    "trio": {"restrict_keyboard_interrupt_to_checkpoints": True},
+}
+"""Ctrl-C cancels on both loops. Trio's default raises it between any two lines: in the middle of an
+import, of a callback, of handing a result across threads; what that breaks is printed last."""
 
 
 class RunningEmulator(Protocol):
@@ -63,3 +74,8 @@ class AsyncioBackend:
         from navtalk_asyncio.emulator import emulate
 
         return emulate(**options)
+
+
+def run_on_loop(backend: Backend, command: Callable[[], Awaitable[T]]) -> T:
+    """Run a command on the backend's loop. Ctrl-C cancels it and raises KeyboardInterrupt."""
+    return anyio.run(command, backend=backend.name, backend_options=_LOOP_OPTIONS[backend.name])

@@ -116,8 +116,9 @@ async def ask(
     text: str | None,
     recording: Path,
     limit: float,
+    image: Path | None = None,
 ) -> Answer:
-    """Say `question` (an audio file) or `text`, and record the answer until it ends.
+    """Show `image`, type `text`, say `question` (an audio file), and record the answer to its end.
 
     Returns after `limit` seconds at the latest, with what came until then.
     """
@@ -125,7 +126,9 @@ async def ask(
     failure: BaseException | None = None
     async with session.record(recording):
         try:
-            await _converse(session, report, answer, question=question, text=text, limit=limit)
+            await _converse(
+                session, report, answer, question=question, text=text, image=image, limit=limit
+            )
         except BaseExceptionGroup as group:
             failure = unwrap(group)
         if failure is not None:
@@ -140,6 +143,7 @@ async def _converse(
     *,
     question: Path | None,
     text: str | None,
+    image: Path | None,
     limit: float,
 ) -> None:
     """Ask, and listen and watch until the answer has ended. What it raises is in a group."""
@@ -149,6 +153,12 @@ async def _converse(
         tasks.start_soon(_listen, session, answer, report, finished)
         tasks.start_soon(_read, session, answer, finished)
         with anyio.move_on_after(limit):
+            if image is not None:
+                alone = text is None and question is None
+                report("showing", f"showing {image.name}")
+                if alone:
+                    answer.begin()
+                await session.send_image(image, reply=alone)
             if text is not None:
                 report("asking", f"typing: {text}")
                 answer.begin()

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import anyio
+from cyclopts import App, Parameter
 
-from navtalk_asyncio.cli.backend import Backend
+from navtalk_asyncio.cli.backend import Backend, run_on_loop
+from navtalk_asyncio.cli.exit_codes import ExitCode
 from navtalk_asyncio.cli.question import Report
+from navtalk_asyncio.cli.settings import Port
+from navtalk_asyncio.cli.terminal import Screen, StepPrinter, error_console
+from navtalk_proto.errors import NavTalkError
 
 if TYPE_CHECKING:
     from navtalk_asyncio.emulator import Brain
 
-__all__ = ["DEFAULT_PORT", "find_brain", "logged", "run_serve"]
+__all__ = ["DEFAULT_PORT", "add_serve", "find_brain", "logged", "run_serve"]
 
 DEFAULT_PORT: Final = 8000
 """Where it listens unless told otherwise, so that a bookmark of the page stays good."""
@@ -104,3 +111,66 @@ def _on_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def add_serve(app: App, backend: Backend) -> None:
+    """Add the command."""
+
+    @app.command
+    def serve(
+        *,
+        host: str = "127.0.0.1",
+        port: Port = DEFAULT_PORT,
+        brain: str | None = None,
+        faults: str | None = None,
+        license: Annotated[list[str] | None, Parameter(negative=())] = None,
+    ) -> int:
+        """Run the built-in digital human for browsers and programs, until Ctrl-C.
+
+        Prints where its demo page is, where programs connect, and to which avatar. They need the
+        licence sk_navtalk_EXAMPLE unless others are given.
+
+        Parameters
+        ----------
+        host
+            The address to listen at; 0.0.0.0 is every one of this machine's.
+        port
+            The port to listen at; 0 takes a free one.
+        brain
+            What it says: a script, as lines.toml, or a brain of your own, as module:attribute, from
+            this folder too. By default it echoes.
+        faults
+            What goes wrong in every session, as drop_ws@30s,loss=5%; docs/reliability.md lists it.
+        license
+            A licence to accept instead of sk_navtalk_EXAMPLE; may be given several times. Make one
+            up: who lists this machine's processes reads it.
+        """
+        screen = Screen()
+        served: list[str] = []
+        report = StepPrinter(error_console())
+
+        def serving(page: str, programs: str, avatar: str) -> None:
+            served.append(page)
+            print(f"demo page: {page}\nprograms:  {programs}\navatar:    {avatar}", flush=True)
+            report("serving", "Ctrl-C ends it")
+
+        options: dict[str, object] = {"host": host, "port": port, "faults": faults}
+        if license:
+            options["licenses"] = tuple(license)
+        try:
+            if brain is not None:
+                options["brain"] = find_brain(brain)
+            run_on_loop(backend, partial(run_serve, backend, report, serving, **options))
+        except KeyboardInterrupt:
+            if not served:
+                raise
+            report("ended", "every session was closed")
+        except NavTalkError as error:  # of the brain, or of the faults
+            return screen.failed(error, ExitCode.USAGE)
+        except OSError as error:
+            return screen.complain(
+                f"cannot listen at {host}, port {port}: {error.strerror or error}",
+                "--port 0 takes a free one" if error.errno == errno.EADDRINUSE else "",
+                code=ExitCode.NETWORK,
+            )
+        return ExitCode.OK

@@ -1,0 +1,42 @@
+"""What is wrong with the files that were named, said before anything is connected or paid for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from PIL.Image import registered_extensions
+
+__all__ = ["RECORDINGS", "problem_with"]
+
+RECORDINGS: Final = (".mkv", ".webm")
+"""What an answer is written as; the recorder takes no others."""
+
+
+def problem_with(
+    *, inputs: tuple[Path | None, ...] = (), output: Path, still: Path | None = None
+) -> str | None:
+    """What is wrong with files to read, with a recording and with a picture to write; or None."""
+    for path in inputs:
+        if path is not None and not path.is_file():
+            return f"there is no file {path}"
+    if output.suffix.lower() not in RECORDINGS:
+        return f"{output} is not named as one of {', '.join(RECORDINGS)}"
+    if still is not None and still.suffix.lower() not in registered_extensions():
+        return f"{still} is not named as a picture, for example .png"
+    for path in (output, still):
+        if path is not None and (problem := _unwritable(path)):
+            return problem
+    return None
+
+
+def _unwritable(path: Path) -> str | None:
+    """Why a file cannot be written. Nothing is created: the disk may still say no later."""
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
+    if path.is_dir():
+        return f"{path} is a folder"
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        return f"{path} may not be written"
+    return None
