@@ -111,7 +111,10 @@ class CandidatePair:
 
 @frozen(kw_only=True)
 class MediaStateChanged:
-    """The media connection's state moved. `pairs` is filled for FAILED."""
+    """The media connection's state moved. `pairs` is filled for FAILED.
+
+    CHECKING is told again, with the pairs, where no pair has worked for a while.
+    """
 
     state: MediaState
     reason: str = ""

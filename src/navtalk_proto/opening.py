@@ -6,7 +6,7 @@ it leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from attrs import evolve
@@ -36,7 +36,7 @@ from navtalk_proto.events import (
     TimedOut,
     Usable,
 )
-from navtalk_proto.media import IceServerFailed, MediaState, MediaStateChanged
+from navtalk_proto.media import CandidatePair, IceServerFailed, MediaState, MediaStateChanged
 from navtalk_proto.roles import Role
 from navtalk_proto.wire import obsolete
 
@@ -81,11 +81,7 @@ def connect_error(event: Event, ice_failures: str = "") -> ConnectError | None:
                 stage="closing",
             )
         case MediaStateChanged(state=MediaState.FAILED):
-            pairs = "; ".join(f"{p.local} -> {p.remote} {p.state}" for p in event.pairs)
-            told = [
-                _said("no media connection", event.reason),
-                f"candidate pairs tried: {pairs or 'none'}",
-            ]
+            told = [_said("no media connection", event.reason), _tried(event.pairs)]
             if ice_failures:
                 told.append(ice_failures)
             return MediaError("; ".join(told))
@@ -100,6 +96,11 @@ def connect_error(event: Event, ice_failures: str = "") -> ConnectError | None:
             )
         case _:
             return None
+
+
+def _tried(pairs: Iterable[CandidatePair]) -> str:
+    listed = "; ".join(f"{pair.local} -> {pair.remote} {pair.state}" for pair in pairs)
+    return f"candidate pairs tried: {listed or 'none'}"
 
 
 def _said(what: str, why: str) -> str:
@@ -119,6 +120,8 @@ class Opening:
         self._armed = armed
         self._negotiation = ""
         self._ice_failures: dict[str, str] = {}
+        self._pairs: tuple[CandidatePair, ...] = ()
+        """What ICE was last known to try; empty once it has found a pair."""
 
     def observe(self, event: Event) -> None:
         """See every event in order."""
@@ -142,6 +145,8 @@ class Opening:
         if isinstance(event, NegotiationFailed):
             # Not the end: the server may offer again. But it is why, when nothing more comes.
             self._negotiation = f"the last negotiation failed: {event.reason}"
+        if isinstance(event, MediaStateChanged):
+            self._pairs = event.pairs
         if isinstance(event, IceServerFailed) and len(self._ice_failures) < ICE_FAILURES:
             self._ice_failures[event.url] = event.reason
         ice_failures = ""
@@ -153,7 +158,8 @@ class Opening:
         seconds = event.seconds
         if self._timeout is not None and seconds == self._armed:
             seconds = self._timeout
-        detail = "; ".join(part for part in (self._negotiation, ice_failures) if part)
+        tried = _tried(self._pairs) if self._pairs else ""
+        detail = "; ".join(part for part in (self._negotiation, tried, ice_failures) if part)
         return ConnectTimeoutError(event.waiting_for, seconds, detail)
 
 

@@ -210,6 +210,15 @@ def test_a_deadline_names_them_too_and_not_more_than_eight(crank: Any, flag: Any
     assert text.count("dead") == 8
 
 
+def test_a_deadline_names_the_pairs_that_ice_was_trying(crank: Any, flag: Any) -> None:
+    opening = Opening(flag)
+    pair = CandidatePair(local="10.0.0.1:5000", remote="10.0.0.2:6000", state="IN_PROGRESS")
+    opening.observe(MediaStateChanged(state=MediaState.CHECKING, pairs=(pair,)))
+    opening.observe(TimedOut(waiting_for="ICE", seconds=10.0))
+    with pytest.raises(ConnectTimeoutError, match=r"pairs tried: 10.* -> 10.* IN_PROGRESS\)$"):
+        crank(opening.wait()).result()
+
+
 HARMLESS: list[Event] = [
     Connected(session_id="s", ice_servers=()),
     ServerWarning(text="ambiguous", avatar_id=None),

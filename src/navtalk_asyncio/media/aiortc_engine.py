@@ -116,6 +116,10 @@ GATHER_TIMEOUT: Final = 0.25
 """Seconds a description waits for STUN and TURN answers; the slowest healthy server seen needs 0.1.
 Later answers are trickled."""
 
+STILL_CHECKING: Final = 2.0
+"""Seconds of ICE checks until the pairs are told that nobody has answered on: a pair that works is
+found within a few round trips."""
+
 SILENCE: Final = 5.0
 """A connection that closes by itself this long after its last datagram is dead, not hung up: a
 hang-up is a datagram, and aiortc takes 30 s to give up on silence."""
@@ -631,6 +635,7 @@ class _Peer:
         self._describing = False
         self._local_sdp = ""
         self._told: set[MediaState] = set()
+        self._still_checking: asyncio.TimerHandle | None = None
         # aiortc calls these in the middle of its own work: whatever they raised would come out
         # of setRemoteDescription or leave the connection stuck (engine.md section 7, item 5).
         self.pc.on("track", self._on_track)
@@ -890,6 +895,9 @@ class _Peer:
         match self.pc.iceConnectionState:
             case "checking":
                 self._tell(MediaState.CHECKING)
+                self._still_checking = self.engine._loop.call_later(
+                    STILL_CHECKING, self._tell_still_checking
+                )
             case "completed":
                 self._tell(MediaState.ICE_CONNECTED)
                 self._watch_consent()
@@ -905,6 +913,16 @@ class _Peer:
             case "closed":
                 self._tell(MediaState.CLOSED, self._why_closed())
                 self.engine._lost(self)
+
+    def _tell_still_checking(self) -> None:
+        """ICE gives up after half a minute only: who stops waiting earlier wants the pairs too."""
+        if not self.closing and self.pc.iceConnectionState == "checking":
+            pairs = internals.candidate_pairs(self.pc)
+            self.engine._event(
+                MediaStateChanged(
+                    state=MediaState.CHECKING, reason="no answer on any pair yet", pairs=pairs
+                )
+            )
 
     def _tell_failed(self) -> None:
         if MediaState.CONNECTED in self._told:
@@ -937,6 +955,8 @@ class _Peer:
     def begin_close(self) -> None:
         """Refuse further work, and make the work in progress end soon. Nothing is told any more."""
         self.closing = True
+        if self._still_checking is not None:
+            self._still_checking.cancel()
         for received in self.received:
             received.stop_reporting()
         for gathering in self._gatherings.values():
