@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
 from navtalk_asyncio.media.interface import Engine, EngineFactory
+from navtalk_asyncio.session_log import log_sent, logged
 from navtalk_proto.actions import CloseTransport, MediaCommand
 from navtalk_proto.connection import Connection
 from navtalk_proto.event_buffer import EventBuffer, Flag
@@ -36,7 +37,7 @@ class Driver(Pump):
         observe: Callable[[Event], None],
         events: EventBuffer | None = None,
     ) -> None:
-        super().__init__(core, observe=observe, events=events)
+        super().__init__(core, observe=logged(observe), events=events)
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._timer: asyncio.TimerHandle | None = None
@@ -141,3 +142,4 @@ class Driver(Pump):
                 self.events.release()
                 return
             self.sent(action)
+            log_sent(action.text)

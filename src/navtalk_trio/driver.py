@@ -18,6 +18,7 @@ from navtalk_proto.media import MediaKind
 from navtalk_proto.pump import Pump
 from navtalk_proto.transport import Transport, TransportClosedError
 from navtalk_trio.flag import Flag
+from navtalk_trio.session_log import log_sent, logged
 
 __all__ = ["Driver", "Engine", "EngineFactory", "bare"]
 
@@ -94,7 +95,7 @@ class Driver(Pump):
         observe: Callable[[Event], None],
         events: EventBuffer | None = None,
     ) -> None:
-        super().__init__(core, observe=observe, events=events)
+        super().__init__(core, observe=logged(observe), events=events)
         self._transport = transport
         self._alarm = trio.CancelScope()
         self.engine: Engine | None = engine(self.engine_callbacks()) if engine is not None else None
@@ -189,3 +190,4 @@ class Driver(Pump):
                 self.events.release()
                 return
             self.sent(action)
+            log_sent(action.text)
