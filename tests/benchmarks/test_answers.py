@@ -1,0 +1,82 @@
+"""The arithmetic of the benchmarks' table: medians, ratios of rounds, bars."""
+
+from __future__ import annotations
+
+import math
+
+import answers
+from answers import Answer, Bar
+
+
+def test_a_ratio_is_the_median_of_the_rounds_own() -> None:
+    # The machine was slow in the second round, for both.
+    rounds = [
+        {"ours": 5.0, "stock": 10.0},
+        {"ours": 50.0, "stock": 101.0},
+        {"ours": 6.0, "stock": 9.0},
+    ]
+    answer = Answer("latency, ms", rounds, [Bar(0.5, "stock")])
+    assert answer.value("ours") == 6.0
+    assert answer.ratio("ours", "stock") == 0.5
+    (verdict,) = answer.verdicts()
+    assert verdict.met is True
+
+
+def test_a_bar_is_met_at_its_value_and_not_above() -> None:
+    for value, met in ((2.0, True), (2.001, False)):
+        (verdict,) = Answer("times", [{"ours": value}], [Bar(2.0)]).verdicts()
+        assert verdict.met is met
+
+
+def test_each_adapter_has_its_own_verdict() -> None:
+    answer = Answer("ms", [{"ours": 1.0, "ours_trio": 3.0, "stock": 2.0}], [Bar(1.0, "stock")])
+    assert [(v.adapter, v.met) for v in answer.verdicts()] == [("ours", True), ("ours_trio", False)]
+    assert answers.missed([answer]) == ["ms, trio: 1.50, bar <= 1x stock"]
+
+
+def test_without_the_other_receiver_there_is_no_verdict() -> None:
+    answer = Answer("ms", [{"ours": 1.0}], [Bar(1.1, "libwebrtc")])
+    (verdict,) = answer.verdicts()
+    assert verdict.met is None
+    assert answers.missed([answer]) == []
+    assert math.isnan(answer.value("libwebrtc"))
+
+
+def test_nothing_is_as_much_as_nothing() -> None:
+    bar = [Bar(1.0, "stock")]
+    (same,) = Answer("frames lost", [{"ours": 0.0, "stock": 0.0}], bar).verdicts()
+    (more,) = Answer("frames lost", [{"ours": 1.0, "stock": 0.0}], bar).verdicts()
+    assert (same.met, more.met) == (True, False)
+
+
+def test_the_table_has_a_line_for_each_bar() -> None:
+    rounds = [{"ours": 40.0, "ours_trio": 50.0, "stock": 80.0, "libwebrtc": 40.0}]
+    lines = answers.table(
+        [Answer("first picture, ms", rounds, [Bar(0.6, "stock"), Bar(1.1, "libwebrtc")])]
+    ).splitlines()
+    heading, first, second = lines
+    assert heading.split() == [
+        "asyncio",
+        "trio",
+        "stock",
+        "wrtc",
+        "Chromium",
+        "ratio",
+        "bar",
+        "met",
+    ]
+    assert first.split()[3:] == [
+        "40.0",
+        "50.0",
+        "80.0",
+        "40.0",
+        "-",
+        "0.50",
+        "0.62",
+        "<=",
+        "0.6x",
+        "stock",
+        "yes",
+        "NO",
+    ]
+    assert second.split() == ["1.00", "1.25", "<=", "1.1x", "wrtc", "yes", "NO"]
