@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from aioice.ice import get_host_addresses
 
-from navtalk_asyncio.media import aiortc_internals
+from navtalk_asyncio.media import private_names
 from navtalk_proto.actions import (
     ClosePeer,
     CreateOffer,
@@ -602,8 +602,8 @@ async def test_stock_aiortc_still_makes_a_call(
     def changed() -> None:
         raise AttributeError("renamed")
 
-    monkeypatch.setattr(aiortc_internals, "_verdicts", {})
-    monkeypatch.setattr(aiortc_internals, "_TESTS", dict.fromkeys(aiortc_internals._TESTS, changed))
+    monkeypatch.setattr(private_names, "_verdicts", {})
+    monkeypatch.setattr(private_names, "_TESTS", dict.fromkeys(private_names._TESTS, changed))
     with caplog.at_level(logging.WARNING, "navtalk.media"):
         _, client = await media.call()
         assert len(await read(client.engine.frames(VIDEO), 3)) == 3

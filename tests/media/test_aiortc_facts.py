@@ -23,6 +23,9 @@ from aiortc import (
     RTCPeerConnection,
     RTCSessionDescription,
 )
+from aiortc.jitterbuffer import JitterBuffer
+from aiortc.rtcrtpreceiver import NackGenerator
+from aiortc.rtp import RTP_HISTORY_SIZE, RtpPacket
 from aiortc.sdp import candidate_from_sdp
 
 pytestmark = pytest.mark.anyio
@@ -408,3 +411,45 @@ async def test_a_cancelled_local_description_never_gathers_again(make_peer: Make
     await peer.setLocalDescription(await peer.createOffer())
     assert peer.iceGatheringState == "gathering"
     assert "a=candidate:" not in peer.localDescription.sdp
+
+
+# ---- receiving
+
+
+def rtp(number: int, timestamp: int, *, marker: bool = True) -> Any:
+    packet: Any = RtpPacket(sequence_number=number, timestamp=timestamp, marker=int(marker))
+    packet._data = b"%d" % number
+    return packet
+
+
+def test_a_picture_waits_for_the_next_one() -> None:
+    """Policy: VideoJitterBuffer releases it on its marker bit."""
+    buffer = JitterBuffer(capacity=512, is_video=True)
+    assert buffer.add(rtp(1, 0)) == (False, None)
+    _, frame = buffer.add(rtp(2, 3000))
+    assert frame is not None
+    assert frame.data == b"1"
+
+
+def test_sound_waits_for_four_packets_and_for_more_after_each_loss() -> None:
+    """Policy: AudioJitterBuffer holds nothing that is in order, and gives a hole up."""
+    buffer = JitterBuffer(capacity=16, prefetch=4)
+
+    def behind(number: int) -> int:
+        _, frame = buffer.add(rtp(number, number * 960))
+        return number - int(frame.data) if frame is not None else -1
+
+    assert [behind(number) for number in range(8)] == [-1, -1, -1, -1, 4, 4, 4, 4]
+    assert [behind(number) for number in range(9, 40)][-1] == 14
+
+
+def test_what_is_missing_is_reported_once() -> None:
+    """Policy: NackSchedule asks again while something is missing."""
+    nack = NackGenerator()
+    assert [nack.add(rtp(number, 0)) for number in (1, 3, 4, 5)] == [False, True, False, False]
+    assert nack.missing == {2}
+
+
+def test_a_sender_keeps_128_packets_to_send_again() -> None:
+    """Policy: REPAIRABLE_GAP and BLACKOUT_SECONDS."""
+    assert RTP_HISTORY_SIZE == 128

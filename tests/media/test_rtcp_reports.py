@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from navtalk_asyncio.media import rtcp_reports
-from navtalk_asyncio.media.aiortc_internals import works
+from navtalk_asyncio.media.private_names import works
 from navtalk_asyncio.media.rtcp_reports import send_right_reports
 from navtalk_asyncio.media.sender_reports import av_sync
 from navtalk_proto.media import MediaKind

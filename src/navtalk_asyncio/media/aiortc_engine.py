@@ -54,11 +54,9 @@ from navtalk_asyncio.media.ice_servers import IceServers
 from navtalk_asyncio.media.interface import EncodedFrame, EngineCallbacks, TrackCounters
 from navtalk_asyncio.media.payload_types import PayloadTypes
 from navtalk_asyncio.media.picture_clock import PictureClock
-from navtalk_asyncio.media.receiver_tap import (
-    BLACKOUT_SECONDS,
-    ReceiverTap,
-    discard_queued_frames,
-)
+from navtalk_asyncio.media.private_names import works
+from navtalk_asyncio.media.receive_path import BLACKOUT_SECONDS
+from navtalk_asyncio.media.receiver_tap import ReceiverTap, discard_queued_frames
 from navtalk_asyncio.media.remote_candidates import RemoteCandidates
 from navtalk_asyncio.media.rtcp_reports import read_reports, send_right_reports
 from navtalk_asyncio.media.sdp_rewrite import (
@@ -252,7 +250,7 @@ class AiortcEngine:
         end; at once where this engine is closed. Raises RuntimeError when aiortc's private parts
         have changed so that encoded frames cannot be had.
         """
-        if not internals.works("receiving"):
+        if not works("receiving"):
             raise RuntimeError("this version of aiortc does not let encoded frames be seen")
         remove = self._sinks[kind].add(sink, on_end)
         if self._closing is not None and on_end is not None:
@@ -360,7 +358,7 @@ class AiortcEngine:
         self._peer = None
         servers = IceServers.of(command.ice_servers)
         allow = self._rule(command.allow_ice_server)
-        if not internals.works("gathering"):
+        if not works("gathering"):
             servers = servers.for_stock_aiortc(allow)
         try:
             self._peer = peer = _Peer(
@@ -505,13 +503,13 @@ class _Received:
         self._watched = False
         """Whether somebody decoded this at the last report."""
         self._tap: ReceiverTap | None = None
-        if internals.works("receiving"):
+        if works("receiving"):
             self._tap = ReceiverTap(
                 receiver,
                 kind=self.kind,
                 track_id=track_id,
                 reports=self.reports,
-                now=engine._loop.time,
+                loop=engine._loop,
                 on_packet=self._packet,
                 on_frame=lambda frame: engine._encoded(self, frame),
                 on_drop=self.count_drop,
@@ -580,6 +578,8 @@ class _Received:
         if self._next_report is not None:
             self._next_report.cancel()
             self._next_report = None
+        if self._tap is not None:
+            self._tap.close()
 
     async def _pump(self, track: MediaStreamTrack) -> None:
         try:
@@ -815,7 +815,7 @@ class _Peer:
     # ---- ICE
 
     def _watch_ice(self) -> None:
-        if not internals.works("gathering"):
+        if not works("gathering"):
             return
         for agent in internals.ice_connections(self.pc):
             if id(agent) not in self._gatherings:
@@ -831,7 +831,7 @@ class _Peer:
                 self._clocks.append(internals.DatagramClock(agent, self.engine._loop.time))
 
     def _watch_consent(self) -> None:
-        if internals.works("consent") and not self._consents:
+        if works("consent") and not self._consents:
             self._consents = [
                 internals.ConsentWatch(agent, self._on_consent)
                 for agent in internals.ice_connections(self.pc)
@@ -987,7 +987,7 @@ class _Peer:
 
 def _configuration(servers: IceServers, policy: IcePolicy) -> RTCConfiguration:
     """aiortc's own configuration: without servers, where Gathering asks them."""
-    stock = [] if internals.works("gathering") else [*servers.stun, *servers.turn]
+    stock = [] if works("gathering") else [*servers.stun, *servers.turn]
     return RTCConfiguration(
         # Never None: aiortc would ask a public server that nobody configured.
         iceServers=[

@@ -1,50 +1,29 @@
-"""The private names of aiortc 1.16 and aioice 0.13: which are used, and whether they still are so.
+"""What is asked of aiortc's peer connections, ICE agents and senders by private names.
 
-They are used here, in :mod:`~navtalk_asyncio.media.gathering`, in
-:mod:`~navtalk_asyncio.media.receiver_tap`, in :mod:`~navtalk_asyncio.media.sender_codec` and in
-:mod:`~navtalk_asyncio.media.rtcp_reports`, and nowhere else. Nothing patches a module or a class:
-what is replaced is replaced on one object of one peer connection. Each group of private names is
-tested the first time it is needed in a process; if it is not what was written against, one warning
-goes to the ``navtalk.media`` logger and that group behaves as stock aiortc does:
-
-=============  ====================================================================================
-gathering      no deadline, no loopback candidates, no late candidates; one STUN and one TURN server
-               at most, given by their addresses
-receiving      everything is decoded; no packet counters, no encoded frames, no keyframe requests
-resuming       after a blackout video freezes for seconds more, sound is late for good
-consent        the age of ICE consent is not known
-transceivers   an offer that is not used leaves its new m-lines behind
-reports        sound and picture are related by their arrival, and what we send by when it left
-=============  ====================================================================================
-
-tests/media/test_aiortc_facts.py pins the behaviour that this rests on.
+:mod:`navtalk_asyncio.media.private_names` lists and tests those names.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import logging
-import queue
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import aioice
-from aioice import ice, turn
 from aiortc import (
     MediaStreamTrack,
-    RTCConfiguration,
     RTCPeerConnection,
     RTCRtpTransceiver,
 )
 from aiortc.codecs import CODECS, get_capabilities
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcpeerconnection import filter_preferred_codecs, find_common_codecs
-from aiortc.rtp import RtcpSenderInfo, RtcpSrPacket
 from aiortc.sdp import SessionDescription
 
+from navtalk_asyncio.media.private_names import works
 from navtalk_proto.media import CandidatePair, MediaLine
 
 __all__ = [
@@ -59,7 +38,6 @@ __all__ = [
     "may_send",
     "mid_at",
     "prefer_codecs",
-    "works",
 ]
 
 logger: Final = logging.getLogger("navtalk.media")
@@ -69,170 +47,6 @@ ABANDONED_SECONDS: Final = 5.0
 
 PAIRS: Final = 64
 """Candidate pairs shown in a failure."""
-
-
-# ---- self-tests
-
-
-def _test_gathering() -> None:
-    connection = aioice.Connection(ice_controlling=False)
-    inspect.signature(connection.get_component_candidates).bind(
-        component=1, addresses=["127.0.0.1"], timeout=5
-    )
-    for name, kind in {
-        "_protocols": list,
-        "_local_candidates": list,
-        "_remote_candidates": list,
-        "_check_list": list,
-        "_check_list_done": bool,
-        "_early_checks_done": bool,
-        "_closing": bool,
-    }.items():
-        if not isinstance(getattr(connection, name), kind):
-            raise TypeError(f"aioice.Connection.{name} is not a {kind.__name__}")
-    if connection._transport_policy is not ice.TransportPolicy.ALL:
-        raise TypeError("aioice.Connection._transport_policy is not ALL")
-    inspect.signature(connection._pair_remote_candidate).bind(None)
-    inspect.signature(connection.sort_check_list).bind()
-    inspect.signature(connection.check_start_task).bind(None)
-    inspect.signature(connection.data_received).bind(b"", 1)
-    inspect.signature(ice.server_reflexive_candidate).bind(None, ("127.0.0.1", 1))
-    inspect.signature(ice.relayed_candidate).bind(
-        component=1,
-        hide_related_address=False,
-        protocol_factory=None,
-        turn_server=None,
-        turn_username=None,
-        turn_password=None,
-        turn_ssl=False,
-        turn_transport="udp",
-    )
-    inner = turn.TurnClientUdpProtocol(
-        ("127.0.0.1", 1), username=None, password=None, lifetime=1, channel_refresh_time=1
-    )
-    relay: Any = turn.TurnTransport(inner)
-    if (
-        relay._TurnTransport__close_task is not None
-        or relay._TurnTransport__send_tasks != set()
-        or relay._TurnTransport__inner_protocol is not inner
-    ):
-        raise TypeError("TurnTransport has other tasks, or another protocol")
-    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    transport = peer.addTransceiver("video").receiver.transport.transport
-    if not isinstance(transport.iceGatherer._connection, aioice.Connection):
-        raise TypeError("RTCIceGatherer._connection is not an aioice.Connection")
-
-
-def _test_receiving() -> None:
-    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    receiver: Any = peer.addTransceiver("video").receiver
-    if not isinstance(receiver._RTCRtpReceiver__decoder_queue, queue.Queue):
-        raise TypeError("RTCRtpReceiver.__decoder_queue is not a queue.Queue")
-    if not isinstance(receiver._RTCRtpReceiver__codecs, dict):
-        raise TypeError("RTCRtpReceiver.__codecs is not a dict")
-    if receiver._RTCRtpReceiver__timestamp_mapper._origin is not None:
-        raise TypeError("TimestampMapper._origin is not None at first")
-    inspect.signature(receiver._handle_rtp_packet).bind(None, arrival_time_ms=0)
-    if not inspect.iscoroutinefunction(receiver._handle_rtp_packet):
-        raise TypeError("RTCRtpReceiver._handle_rtp_packet is not a coroutine function")
-    inspect.signature(receiver._send_rtcp_pli).bind(1)
-
-
-def _test_resuming() -> None:
-    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    receiver: Any = peer.addTransceiver("video").receiver
-    buffer = receiver._RTCRtpReceiver__jitter_buffer
-    if buffer._origin is not None or not isinstance(buffer.capacity, int):
-        raise TypeError("JitterBuffer._origin is not None at first, or it has no capacity")
-    inspect.signature(buffer.remove).bind(buffer.capacity)
-    nack = receiver._RTCRtpReceiver__nack_generator
-    if nack.max_seq is not None or nack.missing != set():
-        raise TypeError("NackGenerator.max_seq is not None at first, or missing is not a set")
-
-
-def _test_consent() -> None:
-    connection = aioice.Connection(ice_controlling=False)
-    if connection._nominated != {} or connection._protocols != []:
-        raise TypeError("aioice.Connection._nominated is not a dict, or _protocols not a list")
-    request = ice.StunProtocol.request
-    if not inspect.iscoroutinefunction(request):
-        raise TypeError("StunProtocol.request is not a coroutine function")
-    inspect.signature(request).bind(
-        None, None, ("127.0.0.1", 1), integrity_key=b"", retransmissions=0
-    )
-
-
-def _test_transceivers() -> None:
-    peer: Any = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    transceiver = peer.addTransceiver("video")
-    if peer._RTCPeerConnection__transceivers != [transceiver]:
-        raise TypeError("RTCPeerConnection.__transceivers is not the list of transceivers")
-    if transceiver._get_mline_index() is not None or transceiver._codecs != []:
-        raise TypeError("a new transceiver has an m-line index or codecs")
-    if transceiver._headerExtensions != [] or transceiver._preferred_codecs != []:
-        raise TypeError("a new transceiver has extensions or preferences")
-
-
-def _test_sending() -> None:
-    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    sender: Any = peer.addTransceiver("video").sender
-    if sender._RTCRtpSender__encoder is not None:
-        raise TypeError("RTCRtpSender.__encoder is not None at first")
-    if sender._RTCRtpSender__rtx_payload_type is not None:
-        raise TypeError("RTCRtpSender.__rtx_payload_type is not None at first")
-    inspect.signature(sender._next_encoded_frame).bind(None)
-    if not inspect.iscoroutinefunction(sender._next_encoded_frame):
-        raise TypeError("RTCRtpSender._next_encoded_frame is not a coroutine function")
-
-
-def _test_reports() -> None:
-    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    transceiver = peer.addTransceiver("video")
-    receiver, sender = transceiver.receiver, cast("Any", transceiver.sender)
-    for function in (
-        receiver._handle_rtcp_packet,
-        sender._send_rtcp,
-        sender._next_encoded_frame,
-    ):
-        inspect.signature(function).bind(None)
-        if not inspect.iscoroutinefunction(function):
-            raise TypeError(f"{function.__qualname__} is not a coroutine function")
-    if sender._RTCRtpSender__rtp_timestamp != 0 or sender._RTCRtpSender__lsr is not None:
-        raise TypeError("RTCRtpSender.__rtp_timestamp or __lsr is something else at first")
-    info = RtcpSenderInfo(ntp_timestamp=1, rtp_timestamp=2, packet_count=3, octet_count=4)
-    info.ntp_timestamp, info.rtp_timestamp = 5, 6
-    if b"\0\0\0\5\0\0\0\6" not in bytes(RtcpSrPacket(ssrc=0, sender_info=info)):
-        raise TypeError("RtcpSrPacket does not send its sender_info")
-
-
-_TESTS: Final[dict[str, Callable[[], None]]] = {
-    "gathering": _test_gathering,
-    "receiving": _test_receiving,
-    "reports": _test_reports,
-    "resuming": _test_resuming,
-    "consent": _test_consent,
-    "sending": _test_sending,
-    "transceivers": _test_transceivers,
-}
-_verdicts: dict[str, bool] = {}
-
-
-def works(group: str) -> bool:
-    """Whether a group of private names is what this module was written against.
-
-    Tested once per process, on a running loop; the first failure is the one warning.
-    """
-    if group not in _verdicts:
-        try:
-            _TESTS[group]()
-        except (AttributeError, TypeError, ValueError) as exc:
-            logger.warning(
-                "aiortc or aioice is not as expected (%s): %s; using it as it is", group, exc
-            )
-            _verdicts[group] = False
-        else:
-            _verdicts[group] = True
-    return _verdicts[group]
 
 
 # ---- ICE

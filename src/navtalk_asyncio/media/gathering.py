@@ -13,7 +13,7 @@ The description leaves as soon as there is nothing more to hope for, and after t
 case; what comes later is trickled. An agent that has no candidate at all at the deadline waits
 until every server has failed: a description without one connects to nothing.
 
-Uses private names of aioice: :func:`navtalk_asyncio.media.aiortc_internals.works` tests them.
+Uses private names of aioice: :func:`navtalk_asyncio.media.private_names.works` tests them.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from aiortc.sdp import candidate_from_sdp
 
 from navtalk_asyncio.media import aiortc_internals as internals
 from navtalk_asyncio.media.command_error import CommandError
+from navtalk_asyncio.media.private_names import works
 from navtalk_asyncio.media.sdp_rewrite import DeferredCandidate, RemoteSdp
 from navtalk_proto.wire.messages import IceCandidate
 
@@ -97,7 +98,7 @@ class RemoteCandidates:
 
     def known(self) -> list[aioice.Candidate]:
         """The candidates that the ICE agent has."""
-        agents = internals.ice_connections(self._peer) if internals.works("gathering") else []
+        agents = internals.ice_connections(self._peer) if works("gathering") else []
         return [candidate for agent in agents for candidate in agent.remote_candidates]
 
     def abort(self) -> None:

@@ -5,7 +5,7 @@ of a frame *left*: a picture that took 30 ms to encode is reported 30 ms late, a
 believes it plays the sound early. What is sent instead says when the track handed the frame over,
 on one monotonic clock for all tracks of the process, carried on to the instant of the report.
 
-Uses private names of aiortc: :func:`navtalk_asyncio.media.aiortc_internals.works` tests them.
+Uses private names of aiortc: :func:`navtalk_asyncio.media.private_names.works` tests them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any, Final
 from aiortc import RTCRtpReceiver, RTCRtpSender
 from aiortc.rtp import RtcpSrPacket
 
-from navtalk_asyncio.media.aiortc_internals import SentTrack, works
+from navtalk_asyncio.media.aiortc_internals import SentTrack
+from navtalk_asyncio.media.private_names import works
 from navtalk_asyncio.media.sender_reports import SenderReports, ntp_timestamp
 
 __all__ = ["read_reports", "send_right_reports"]

@@ -14,7 +14,7 @@ from aiortc import RTCRtpSender
 from aiortc.codecs import is_rtx
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpSendParameters
 
-from navtalk_asyncio.media.aiortc_internals import works
+from navtalk_asyncio.media.private_names import works
 
 __all__ = ["follow_codec"]
 

@@ -1,0 +1,117 @@
+"""What stands where a receiver's decoder queue stood: nothing is decoded that nobody looks at."""
+
+from __future__ import annotations
+
+import queue
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from navtalk_proto.media import MediaKind
+
+__all__ = ["DecoderGate"]
+
+DECODER_BACKLOG: Final = {MediaKind.VIDEO: 30, MediaKind.AUDIO: 50}
+"""Encoded frames waiting for the decoder thread, one second of each kind. aiortc has no limit here:
+a slow decoder costs seconds of delay and stalls the loop at close."""
+
+KEYFRAME_CACHE_FRAMES: Final = 30
+KEYFRAME_CACHE_BYTES: Final = 2 * 1024 * 1024
+"""What is kept of the running group of pictures while nobody reads, so that a first reader need
+not wait for a keyframe: senders of prepared clips ignore keyframe requests."""
+
+
+class DecoderGate:
+    """Stands where a receiver's decoder queue stood: sees every encoded frame, lets through to the
+    decoder thread what somebody wants decoded, and never holds more than a second."""
+
+    def __init__(self, kind: MediaKind, deliver: Callable[[Any, Any], bool]) -> None:
+        self._kind = kind
+        self._deliver = deliver
+        self._queue: queue.Queue[Any] = queue.Queue()
+        self._synced = kind is MediaKind.AUDIO
+        self._cache: deque[Any] = deque()
+        self._cached_bytes = 0
+        self._ended = False
+        self.wanted: Callable[[], bool] = lambda: False
+        self.on_drop: Callable[[], None] = lambda: None
+        self.need_keyframe: Callable[[], None] = lambda: None
+
+    def get(self) -> Any:
+        """Called by aiortc's decoder thread."""
+        return self._queue.get()
+
+    def put(self, item: Any) -> None:
+        """Called by the receiver on the loop with (codec, frame), and with None at the end."""
+        if item is None:
+            self._ended = True
+            self.discard()
+            self._queue.put(None)
+        if self._ended:
+            return
+        keyframe = self._deliver(*item)
+        if not self.wanted():
+            self._synced = self._kind is MediaKind.AUDIO
+            self._remember(item, keyframe)
+        elif self._kind is MediaKind.AUDIO:
+            if self._queue.qsize() >= DECODER_BACKLOG[self._kind]:
+                self._drop_oldest()
+            self._queue.put(item)
+        else:
+            self._decode_video(item, keyframe)
+
+    def lost(self) -> None:
+        """What follows refers to frames that never came: pictures wait for a keyframe."""
+        if self._kind is MediaKind.VIDEO:
+            self._synced = False
+            self._cache.clear()
+            self._cached_bytes = 0
+
+    def discard(self) -> None:
+        """Forget what the decoder has not taken, so that joining its thread takes one frame."""
+        self._cache.clear()
+        self._cached_bytes = 0
+        while not self._queue.empty():
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        try:
+            self._queue.get_nowait()
+        except queue.Empty:
+            return  # the decoder thread was quicker
+        self.on_drop()
+
+    def _decode_video(self, item: Any, keyframe: bool) -> None:
+        if self._queue.qsize() >= DECODER_BACKLOG[self._kind]:
+            # The decoder is too slow. What follows refers to what is dropped here.
+            self._synced = False
+            self.on_drop()
+            self.need_keyframe()
+        elif self._synced or keyframe:
+            self._synced = True
+            self._queue.put(item)
+        elif self._cache:
+            for earlier in self._cache:
+                self._queue.put(earlier)
+            self._queue.put(item)
+            self._synced = True
+        else:
+            self.on_drop()
+            self.need_keyframe()
+        self._cache.clear()
+        self._cached_bytes = 0
+
+    def _remember(self, item: Any, keyframe: bool) -> None:
+        if self._kind is MediaKind.AUDIO:
+            return
+        size = len(item[1].data)
+        if keyframe:
+            self._cache.clear()
+            self._cached_bytes = 0
+        elif not self._cache:
+            return
+        self._cache.append(item)
+        self._cached_bytes += size
+        if len(self._cache) > KEYFRAME_CACHE_FRAMES or self._cached_bytes > KEYFRAME_CACHE_BYTES:
+            self._cache.clear()
+            self._cached_bytes = 0

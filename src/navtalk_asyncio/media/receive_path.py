@@ -1,0 +1,274 @@
+"""The way of one receiver's packets to whole encoded frames, in place of aiortc's own.
+
+aiortc releases a picture when the next one begins, holds sound for four packets and for more after
+each loss, and asks for lost packets once (engine.md section 2). Here the same packets go through
+:mod:`~navtalk_asyncio.media.jitter_buffer` and :mod:`~navtalk_asyncio.media.nack_schedule`, which
+have the policy; this has the timer, what is sent, and what aiortc would have done besides:
+statistics for its receiver reports, bandwidth estimation, packets sent again (RFC 4588).
+
+Uses private names of aiortc: :func:`navtalk_asyncio.media.private_names.works` tests them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from aiortc import RTCRtpReceiver
+from aiortc.codecs import depayload
+from aiortc.rtcrtpreceiver import StreamStatistics
+from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket, pack_remb_fci, unwrap_rtx
+from attrs import define, field
+
+from navtalk_asyncio.media.jitter_buffer import (
+    AudioJitterBuffer,
+    BufferCounters,
+    CompleteFrame,
+    VideoJitterBuffer,
+    unwrap,
+)
+from navtalk_asyncio.media.nack_schedule import NackSchedule
+from navtalk_proto.media import MediaKind
+
+__all__ = ["BLACKOUT_SECONDS", "ReceivePath", "ReceivedFrame"]
+
+BLACKOUT_SECONDS: Final = 0.5
+"""Silence of a track after which what was lost in it is not waited for. A sender keeps 128 packets
+to send again, half a second of a 720p picture; aiortc's buffer would wait for 512 new ones."""
+
+
+@define(slots=True)
+class ReceivedFrame:
+    """A whole encoded frame, as aiortc's decoders take it."""
+
+    data: bytes = field(repr=lambda data: f"<{len(data)} bytes>")
+    timestamp: int
+    """Since the track's first frame; does not wrap."""
+    rtp: int
+    """The 32-bit timestamp of its packets."""
+    arrival: float
+    """The loop's time at which the first of its packets came."""
+    after_loss: bool
+
+
+class ReceivePath:
+    """Takes the packets of one receiver, gives its frames.
+
+    `on_frame` gets a codec of aiortc and a frame. `on_loss` is called when something was given up,
+    before the frames behind it. Neither may raise.
+    """
+
+    def __init__(
+        self,
+        receiver: RTCRtpReceiver,
+        *,
+        kind: MediaKind,
+        loop: asyncio.AbstractEventLoop,
+        on_frame: Callable[[Any, ReceivedFrame], None],
+        on_loss: Callable[[], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self._receiver: Any = receiver
+        self._loop = loop
+        self._on_frame = on_frame
+        self._on_loss = on_loss
+        self._spawn = spawn
+        self._nack = NackSchedule() if kind is MediaKind.VIDEO else None
+        self._buffer: AudioJitterBuffer | VideoJitterBuffer = (
+            AudioJitterBuffer() if kind is MediaKind.AUDIO else VideoJitterBuffer()
+        )
+        self._codec: Any = None
+        self.ssrc: int | None = None
+        """The stream's, from its first packet on."""
+        self._sequence_number = 0
+        self._last_packet = float("inf")
+        self._origin: int | None = None
+        self._newest = 0
+        """The unwrapped timestamp of the newest frame, without the origin."""
+        self._newest_arrival = 0.0
+        self._given_up = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def counters(self) -> BufferCounters:
+        """What became of the packets."""
+        return self._buffer.counters
+
+    def close(self) -> None:
+        """Nothing is released, asked for or timed any more."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def receive(self, packet: Any, arrival_time_ms: int) -> None:
+        """A packet of aiortc's parser, on the loop."""
+        receiver = self._receiver
+        if self._closed or not receiver._enabled:
+            return
+        if packet.extensions.abs_send_time is not None:
+            self._estimate(packet, arrival_time_ms)
+        codecs = receiver._RTCRtpReceiver__codecs
+        codec = codecs.get(packet.payload_type)
+        if codec is None:
+            return
+        streams = receiver._RTCRtpReceiver__remote_streams
+        stream = streams.get(packet.ssrc)
+        if stream is None:
+            stream = streams[packet.ssrc] = StreamStatistics(codec.clockRate)
+        stream.add(packet)
+        if codec.name.lower() == "rtx":
+            ssrc = receiver._RTCRtpReceiver__rtx_ssrc.get(packet.ssrc)
+            payload_type = codec.parameters.get("apt")
+            codec = codecs.get(payload_type)
+            if ssrc is None or codec is None or len(packet.payload) < 2 or ssrc != self.ssrc:
+                return
+            self._put(codec, unwrap_rtx(packet, payload_type=payload_type, ssrc=ssrc))
+        else:
+            self._follow(packet, codec)
+            self._put(codec, packet)
+
+    # ---- inside
+
+    def _follow(self, packet: Any, codec: Any) -> None:
+        """Start anew where the stream is another one, or packets were lost in a blackout."""
+        now = self._loop.time()
+        number = packet.sequence_number
+        if packet.ssrc != self.ssrc or (
+            now - self._last_packet >= BLACKOUT_SECONDS
+            and number != (self._sequence_number + 1) & 0xFFFF
+        ):
+            if self.ssrc is not None:
+                self._buffer.restart()
+            if self._nack is not None:
+                self._nack.restart()
+            if packet.ssrc != self.ssrc and self._origin is not None:
+                # Another stream counts from anywhere: the track's time goes on as the clock does.
+                elapsed = round((now - self._newest_arrival) * codec.clockRate)
+                self._origin += packet.timestamp - self._newest - elapsed
+                self._newest = packet.timestamp
+            self.ssrc = packet.ssrc
+        self._sequence_number = number
+        self._last_packet = now
+
+    def _put(self, codec: Any, packet: Any) -> None:
+        now = self._loop.time()
+        number, payload = packet.sequence_number, packet.payload
+        try:
+            data = depayload(codec, payload) if payload else b""
+        except ValueError:
+            return
+        self._codec = codec
+        buffer = self._buffer
+        if isinstance(buffer, AudioJitterBuffer):
+            if not data:
+                return
+            frames = buffer.add(
+                sequence_number=number,
+                timestamp=packet.timestamp,
+                clock_rate=codec.clockRate,
+                data=data,
+                now=now,
+            )
+        else:
+            if self._nack is not None and self._nack.received(number, now):
+                self._ask(now)
+            frames = buffer.add(
+                sequence_number=number,
+                timestamp=packet.timestamp,
+                marker=bool(packet.marker),
+                data=data,
+                begins=_begins(codec.name, payload),
+                now=now,
+            )
+        self._release(frames)
+        self._arm()
+
+    def _release(self, frames: list[CompleteFrame]) -> None:
+        given_up = self.counters.given_up
+        if given_up != self._given_up:
+            self._given_up = given_up
+            if self._nack is not None and (awaited := self._buffer.awaited) is not None:
+                self._nack.forget_before(awaited)
+            self._on_loss()
+        for frame in frames:
+            if self._origin is None:
+                self._origin = self._newest = frame.timestamp
+            self._newest = unwrap(frame.timestamp, self._newest, 32)
+            self._newest_arrival = frame.arrival
+            self._on_frame(
+                self._codec,
+                ReceivedFrame(
+                    frame.data,
+                    self._newest - self._origin,
+                    frame.timestamp,
+                    frame.arrival,
+                    frame.after_loss,
+                ),
+            )
+
+    def _arm(self) -> None:
+        """Set the timer to what is to be given up or asked for next."""
+        due = self._buffer.deadline
+        if self._nack is not None and (ask := self._nack.next_due) is not None:
+            due = ask if due is None else min(due, ask)
+        if self._timer is not None:
+            if due is not None and self._timer.when() <= due:
+                return  # It will see that it is early.
+            self._timer.cancel()
+            self._timer = None
+        if due is not None and not self._closed:
+            self._timer = self._loop.call_at(due, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        # A timer may fire a clock tick early: what it was set for is due.
+        now = self._loop.time() + 0.001
+        self._release(self._buffer.expire(now))
+        if self._nack is not None:
+            self._ask(now)
+        self._arm()
+
+    def _ask(self, now: float) -> None:
+        assert self._nack is not None
+        if numbers := self._nack.due(now):
+            self._spawn(self._receiver._send_rtcp_nack(self.ssrc, numbers))
+
+    def _estimate(self, packet: Any, arrival_time_ms: int) -> None:
+        """Tell the sender how much it may send (REMB), as aiortc does."""
+        receiver = self._receiver
+        estimator = receiver._RTCRtpReceiver__remote_bitrate_estimator
+        if estimator is None:
+            return
+        estimate = estimator.add(
+            abs_send_time=packet.extensions.abs_send_time,
+            arrival_time_ms=arrival_time_ms,
+            payload_size=len(packet.payload) + packet.padding_size,
+            ssrc=packet.ssrc,
+        )
+        ssrc = receiver._RTCRtpReceiver__rtcp_ssrc
+        if estimate is not None and ssrc is not None:
+            feedback = RtcpPsfbPacket(
+                fmt=RTCP_PSFB_APP, ssrc=ssrc, media_ssrc=0, fci=pack_remb_fci(*estimate)
+            )
+            self._spawn(receiver._send_rtcp(feedback))
+
+
+def _begins(codec: str, payload: bytes) -> bool | None:
+    """Whether a payload is the first of a picture; None where it does not tell."""
+    if not payload:
+        return None
+    if codec == "VP8":
+        # S of partition 0 (RFC 7741 section 4.2).
+        return payload[0] & 0x17 == 0x10
+    if codec == "H264":
+        # RFC 6184 section 5.2: FU-A other than the first fragment; parameter sets, a delimiter.
+        kind = payload[0] & 0x1F
+        if kind == 28 and len(payload) > 1 and not payload[1] & 0x80:
+            return False
+        if kind == 24 and len(payload) > 3:
+            kind = payload[3] & 0x1F
+        return True if kind in (7, 9) else None
+    return None
