@@ -1,11 +1,15 @@
-"""Write docs/state-tables.md from the tables that the core runs.
+"""Write docs/state-tables.md, and its diagrams, from the tables that the core runs.
 
-With ``--check`` it only compares, and exits 1 when the page is out of date.
+The diagrams need Graphviz's ``dot``. With ``--check`` it only compares, without drawing, and exits
+1 when the page or a diagram is out of date: an SVG ends with the digest of what it was drawn from.
 """
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
@@ -14,6 +18,17 @@ from typing import Any
 from navtalk_proto.machines import conversation, lifecycle, media_flow, negotiation
 
 PAGE = Path(__file__).with_name("state-tables.md")
+DIAGRAMS = Path(__file__).with_name("diagrams")
+
+LABEL = 34
+"""Characters of a line of an arrow's label."""
+
+STYLE = """\
+  graph [rankdir=TB, bgcolor="white", nodesep=0.6, ranksep=0.7, fontname="Helvetica"];
+  node [shape=box, style="rounded,filled", fillcolor="#eef3fb", color="#3b5b92",
+        fontname="Helvetica", fontsize=13, margin="0.18,0.09"];
+  edge [color="#64748b", fontcolor="#1e293b", fontname="Helvetica", fontsize=10, arrowsize=0.7];
+"""
 
 HEAD = """\
 # State tables
@@ -41,15 +56,54 @@ def arrows(transitions: Mapping[tuple[Any, Any], Any]) -> dict[tuple[str, str], 
     return found
 
 
-def diagram(transitions: Mapping[tuple[Any, Any], Any], start: Enum) -> Iterator[str]:
-    """A Mermaid state diagram."""
-    yield "```mermaid"
-    yield "stateDiagram-v2"
-    yield f"    [*] --> {start.name}"
+def graph(
+    transitions: Mapping[tuple[Any, Any], Any], start: Enum, without: tuple[str, ...] = ()
+) -> str:
+    """A state diagram in Graphviz's language, but for what leads from everywhere to one place."""
+    lines = ["digraph {", STYLE, f'  "" [shape=point, width=0.12]; "" -> {start.name};']
     for (state, target), kinds in arrows(transitions).items():
-        label = ", ".join(dict.fromkeys(kinds))
-        yield f"    {state} --> {target}: {label}"
-    yield "```"
+        told = [kind for kind in dict.fromkeys(kinds) if kind not in without]
+        if not told:
+            continue
+        label = "\\n".join(textwrap.wrap(", ".join(told), LABEL))
+        lines.append(f'  {state} -> {target} [label="{label}"];')
+    return "\n".join([*lines, "}", ""])
+
+
+GRAPHS = {
+    "lifecycle": graph(lifecycle.TRANSITIONS, lifecycle.State.IDLE),
+    "negotiation": graph(
+        negotiation.TRANSITIONS,
+        negotiation.State.NO_PEER,
+        without=("close", "peer closed", "transport failed"),
+    ),
+    "answer": graph(conversation.TRANSITIONS, conversation.State.REQUESTED),
+    "received-media": graph(media_flow.TRANSITIONS, media_flow.Phase.HELD),
+}
+
+
+def mark(source: str) -> str:
+    """What a diagram's file ends with."""
+    return f"<!-- drawn from {hashlib.sha256(source.encode()).hexdigest()} -->\n"
+
+
+def draw(name: str, source: str) -> None:
+    """Write one diagram."""
+    done = subprocess.run(
+        ["dot", "-Tsvg"], input=source, capture_output=True, text=True, check=True
+    )
+    DIAGRAMS.mkdir(exist_ok=True)
+    (DIAGRAMS / f"{name}.svg").write_text(done.stdout + mark(source), "utf-8")
+
+
+def outdated() -> Iterator[str]:
+    """The files that are not what would be drawn now."""
+    if PAGE.read_text("utf-8") != page():
+        yield f"docs/{PAGE.name}"
+    for name, source in GRAPHS.items():
+        drawn = DIAGRAMS / f"{name}.svg"
+        if not drawn.exists() or not drawn.read_text("utf-8").endswith(mark(source)):
+            yield f"docs/diagrams/{drawn.name}"
 
 
 def lifecycle_rows() -> Iterator[str]:
@@ -118,27 +172,31 @@ def ignored(pairs: frozenset[tuple[Any, Any]]) -> Iterator[str]:
 def page() -> str:
     """The whole page."""
     lines = [HEAD, "## Lifecycle", ""]
-    lines += diagram(lifecycle.TRANSITIONS, lifecycle.State.IDLE)
+    lines += ["![The lifecycle of a connection](diagrams/lifecycle.svg)"]
     lines += ["", *lifecycle_rows(), "", "Ignored on purpose:", ""]
     lines += ignored(lifecycle.IGNORED)
     lines += ["", "Every other pair is a mistake of the sender.", "", "## Negotiation", ""]
-    lines += diagram(negotiation.TRANSITIONS, negotiation.State.NO_PEER)
+    lines += ["![The negotiation of media](diagrams/negotiation.svg)", ""]
+    lines += ["Not drawn: `close` leads from every state to CLOSED, `peer closed` to NO_PEER, and"]
+    lines += ["`transport failed`, from most, to FAILED."]
     lines += ["", *negotiation_rows(), "", "Ignored on purpose:", ""]
     lines += ignored(negotiation.IGNORED)
     lines += ["", "Every other pair cannot happen, or is a wish without media.", ""]
     lines += ["## Conversation: an answer", ""]
-    lines += diagram(conversation.TRANSITIONS, conversation.State.REQUESTED)
+    lines += ["![An answer](diagrams/answer.svg)"]
     lines += ["", *response_rows(), "", "Ignored on purpose, most of it late:", ""]
     lines += ignored(conversation.IGNORED)
     lines += ["", "There is no other pair.", "", "## Conversation: a function call", ""]
     lines += call_rows()
     lines += ["", "Every other pair is a mistake of the sender.", "", "## Received media", ""]
-    lines += diagram(media_flow.TRANSITIONS, media_flow.Phase.HELD)
+    lines += ["![A received track](diagrams/received-media.svg)"]
     lines += ["", *flow_rows(), "", "Every other pair changes nothing.", ""]
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     if "--check" in sys.argv:
-        sys.exit(0 if PAGE.read_text("utf-8") == page() else "docs/state-tables.md is out of date")
+        sys.exit(" ".join([*outdated(), "out of date"]) if any(outdated()) else 0)
     PAGE.write_text(page(), "utf-8")
+    for each in GRAPHS.items():
+        draw(*each)
