@@ -38,7 +38,7 @@ from navtalk_asyncio.emulator.portrait import (
     paint_skin,
 )
 
-__all__ = ["BLINK_SECONDS", "MOUTH_LEVELS", "Face", "eye_openness"]
+__all__ = ["BLINK_SECONDS", "MOUTH_LEVELS", "Face", "eye_openness", "mouth_level"]
 
 MOUTH_LEVELS: Final = 12
 """Mouth openings that are told apart; `mouth` is rounded to the nearest."""
@@ -180,7 +180,7 @@ class Face:
         Values of `mouth` outside the range are clamped; a NaN raises ValueError.
         """
         pose = math.floor(t / _LOOP_SECONDS * _POSES) % _POSES
-        level = _mouth_level(mouth)
+        level = mouth_level(mouth)
         eyes = round(eye_openness(t) * (_EYE_LEVELS - 1))
         frame = av.VideoFrame(self.width, self.height, "yuv420p")
         planes = _views(frame)
@@ -338,7 +338,8 @@ _CHROMA: Final = np.array(
 ) / np.float32(255.0)
 
 
-def _mouth_level(mouth: float) -> int:
+def mouth_level(mouth: float) -> int:
+    """Which of the MOUTH_LEVELS an opening in [0, 1] is drawn as; 0 is shut. NaN: ValueError."""
     if math.isnan(mouth):
         raise ValueError("the mouth's opening is not a number")
     return round(min(max(mouth, 0.0), 1.0) * (MOUTH_LEVELS - 1))

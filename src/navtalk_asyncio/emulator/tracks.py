@@ -24,9 +24,10 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from attrs import define, field
 from numpy.typing import NDArray
 
-from navtalk_asyncio.emulator.face import Face
+from navtalk_asyncio.emulator.face import Face, mouth_level
 from navtalk_asyncio.emulator.voice_activity import rms_dbfs
 from navtalk_proto.errors import NavTalkError
+from navtalk_proto.turn_latency import is_voice
 from navtalk_proto.wire.audio import SAMPLE_RATE, SAMPLE_WIDTH
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "Mouthpiece",
     "MouthpieceError",
     "Pace",
+    "Utterance",
     "VoiceTrack",
 ]
 
@@ -50,6 +52,7 @@ _SPOKEN_SAMPLES: Final = 480
 _VIDEO_CLOCK: Final = 90_000
 _QUIET_DBFS: Final = -42.0
 _LOUD_DBFS: Final = -14.0
+_UTTERANCES: Final = 64
 _MOUTH_RELEASE: Final = 0.72
 """What is left of the mouth's opening after 20 ms of silence: it shuts in about 0.15 s."""
 
@@ -61,6 +64,17 @@ class MouthpieceError(NavTalkError):
 
     code = "mouthpiece"
     hint = "wait for wait_spoken() before saying more"
+
+
+@define(eq=False)
+class Utterance:
+    """When something was really said, in seconds of the tracks' clock: what a client measures of
+    it can be held against this."""
+
+    first_audio: float | None = None
+    """When the first 20 ms left that are not silence, before they were encoded."""
+    first_movement: float | None = None
+    """When the first picture left on which the mouth is open."""
 
 
 class Mouthpiece:
@@ -76,6 +90,9 @@ class Mouthpiece:
         self._breaks = 0
         self._closed = False
         self._openness = 0.0
+        self._audible = False
+        self.utterances: deque[Utterance] = deque(maxlen=_UTTERANCES)
+        """What was said last, oldest first; each begins where nothing waited to be said."""
 
     @property
     def speaking(self) -> bool:
@@ -110,6 +127,8 @@ class Mouthpiece:
                 f"{self.queued_seconds:.1f} s wait to be said, at most "
                 f"{self._max_samples / SAMPLE_RATE:g} s may"
             )
+        if self._idle.is_set():
+            self.utterances.append(Utterance())
         self._queue.append(samples)
         self._queued += samples.size
         self._idle.clear()
@@ -164,7 +183,19 @@ class Mouthpiece:
         self._openness = max(_opening(taken), self._openness * _MOUTH_RELEASE)
         if self._openness < 0.01:
             self._openness = 0.0
+        self._audible = is_voice(taken.tobytes())
         return self._upsampler.process(taken)
+
+    def sent(self, kind: str, *, now: float) -> None:
+        """The 20 ms taken last leave (``audio``), or a picture with an open mouth does."""
+        if not self.utterances:
+            return
+        utterance = self.utterances[-1]
+        if kind == "audio":
+            if self._audible and utterance.first_audio is None:
+                utterance.first_audio = now
+        elif utterance.first_movement is None and utterance.first_audio is not None:
+            utterance.first_movement = now
 
 
 def _opening(samples: _Samples) -> float:
@@ -270,6 +301,8 @@ class FaceTrack(MediaStreamTrack):
             raise MediaStreamError
         if not self.frozen:
             self._drawn = (number / FRAMES_PER_SECOND, self._mouthpiece.openness)
+            if mouth_level(self._mouthpiece.openness) != 0:
+                self._mouthpiece.sent(self.kind, now=self.pace.clock())
         frame = self._face.draw(*self._drawn)
         frame.pts = number * (_VIDEO_CLOCK // FRAMES_PER_SECOND)
         frame.time_base = fractions.Fraction(1, _VIDEO_CLOCK)
@@ -306,6 +339,8 @@ class VoiceTrack(MediaStreamTrack):
         samples = self._mouthpiece.take()
         if self.silent:
             samples = np.zeros_like(samples)
+        else:
+            self._mouthpiece.sent(self.kind, now=self.pace.clock())
         frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
         frame.sample_rate = VOICE_RATE
         frame.pts = number * _VOICE_SAMPLES

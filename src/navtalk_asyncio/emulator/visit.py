@@ -69,8 +69,10 @@ class HumanConfig:
 class Visit:
     """A session that was let in, and what a test can do to it. Lives on the emulator's loop."""
 
-    def __init__(self, session: ServerSession, session_id: str) -> None:
+    def __init__(self, session: ServerSession, session_id: str, mouthpiece: Mouthpiece) -> None:
         self._session = session
+        self.mouthpiece: Mouthpiece = mouthpiece
+        """What is said here, and when it was: see :class:`Utterance`."""
         self.session_id: str = session_id
         self.request: RequestTarget = session.request
         """What the client asked for in its URL."""
@@ -112,7 +114,7 @@ async def visit(session: ServerSession, mouthpiece: Mouthpiece, config: HumanCon
                 avatar_id=found.avatar.id,
             )
         )
-    here = Visit(session, session_id)
+    here = Visit(session, session_id, mouthpiece)
     config.visits.add(here)
     try:
         async with asyncio.TaskGroup() as tasks:
