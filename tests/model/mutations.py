@@ -48,6 +48,15 @@ MUTATIONS: Final = (
 """,
     ),
     Mutation(
+        breaks="candidates that overtake an offer are thrown away with our peer connection",
+        old="""        if session_ended:
+            # Otherwise those of a description still to come wait for it (see _forget_peer).
+            self._discard(self._early, reason)
+""",
+        new="""        self._discard(self._early, reason)
+""",
+    ),
+    Mutation(
         breaks="candidates of an unknown ICE generation reach the engine",
         old="""        elif self._applied is not None and ufrag in self._applied.ufrags:
             self._add(candidate)

@@ -13,6 +13,7 @@ from typing import ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 from negotiation_model import (
+    ANSWER_TIMEOUT,
     FAR_AWAY,
     LIMITS,
     NUMBERS,
@@ -224,6 +225,22 @@ class ServerAndForeignClient(NegotiationModel):
     def its_candidates_are_fast(self) -> None:
         while self.far.candidates:
             self.a_candidate_arrives()
+
+    @rule(style=st.sampled_from(["field", "text"]))
+    def its_offer_is_outrun_while_our_peer_is_lost(self, style: str) -> None:
+        """What was under way comes to nothing; an offer's candidate comes; our peer ends; the offer
+        comes."""
+        if self.ours.connection.negotiation_state is State.HAVE_LOCAL_OFFER:
+            self._pass(ANSWER_TIMEOUT)
+        elif self.ours.engine.busy:
+            self.an_operation_fails(number=0)
+            self.check_all()
+        self.it_offers(more=False, styles=[style])
+        self.its_candidates_are_fast()
+        if self.ours.has_peer:
+            self.a_transport_fails(number=0, closes=True)
+        elif self.ours.engine.busy:
+            self.an_operation_fails(number=0)
 
     @rule()
     def its_descriptions_are_fast(self) -> None:

@@ -1042,6 +1042,24 @@ def test_the_field_goes_before_the_text() -> None:
     assert bench.done() == ["add c1", "local answer"]
 
 
+@pytest.mark.parametrize("lost", ["peer", "new peer"])
+def test_a_candidate_that_overtakes_an_offer_outlives_our_peer(lost: str) -> None:
+    """It is of a description that is still to come, whatever becomes of our peer connection."""
+    bench = at("offer expired")
+    if lost == "new peer":
+        bench.wish()
+    assert bench.remote(candidate("c1", "new"), candidate("c2", "dead")) == []
+    if lost == "new peer":
+        assert bench.fail() == ["! NegotiationFailed"]
+    else:
+        assert bench.peer_closed() == []
+    assert bench.state is State.NO_PEER
+    assert bench.machine.held_candidates == 2
+    assert bench.offer("new") == ["open"]
+    assert bench.done() == ["! CandidateIgnored c2", "remote offer new"]
+    assert bench.done() == ["add c1", "local answer"]
+
+
 def test_an_early_candidate_of_another_description_is_told() -> None:
     bench = Bench()
     bench.remote(candidate("c1", "else"), candidate("c2"))

@@ -848,7 +848,9 @@ class Negotiation:
         if self._parked is not None:
             self._discard(self._parked.batch, reason)
             self._parked = None
-        self._discard(self._early, reason)
+        if session_ended:
+            # Otherwise those of a description still to come wait for it (see _forget_peer).
+            self._discard(self._early, reason)
         self._forget_peer()
 
     def _flush_unsent(self) -> None:
