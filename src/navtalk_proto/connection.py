@@ -73,6 +73,7 @@ from navtalk_proto.media import (
     IceServerFailed,
     LocalCandidate,
     MediaEvent,
+    MediaLine,
     MediaProgress,
     MediaStarted,
     MediaState,
@@ -358,6 +359,20 @@ class Connection:
     def wishes(self) -> int:
         """How many wishes were taken so far, ours and the engine's; events name them by number."""
         return self._negotiation.wishes
+
+    def carries(self, media: tuple[MediaLine, ...]) -> bool:
+        """Whether the far end's last applied description lets these m-lines flow, whatever codec.
+
+        For who has agreed on them in an earlier session, and may have to offer them in this one.
+        """
+        return self._negotiation.carries(media)
+
+    def check(self, message: Message) -> None:
+        """Raise LocalProtocolError for a message that no state lets us send; nothing changes.
+
+        It is larger than the far end takes, or the avatar's provider does not take it.
+        """
+        self._encode(message)
 
     @property
     def usable(self) -> bool:

@@ -7,6 +7,7 @@
    offer on a dead connection. Silence on a connection that lives is the core's to judge
    (``ClientConfig.end_on_media_loss``).
 3. WAITING and TRYING alternate until an attempt succeeds, is refused for good, or the time is up.
+   What the last one failed of, and how many there were, is then in :attr:`Reconnector.gave_up`.
 4. What is refused for good is what :attr:`NavTalkError.retryable` says: a bad licence and an empty
    account end it at once; too many connections, no worker, a failure of the service, a lost
    network, a deadline and the server's goodbye do not. A close of ours always does.
@@ -106,6 +107,7 @@ class Reconnector:
         self._due = 0.0
         self._refusal: RefusedError | None = None
         self._reason = ""
+        self._gave_up = ""
         self._media_due: float | None = None
         """Until when media has to flow again; None while it does."""
 
@@ -118,6 +120,11 @@ class Reconnector:
     def attempts(self) -> int:
         """The number of the attempt that is waited for, under way, or succeeded last."""
         return self._attempts
+
+    @property
+    def gave_up(self) -> str:
+        """How it ended after attempts that all failed, in words; empty where there was none."""
+        return self._gave_up
 
     def next_timeout(self) -> float | None:
         """When to call :meth:`handle_timeout`; None: not at all."""
@@ -159,9 +166,12 @@ class Reconnector:
         """A session is over. What is to be told, and waited for; None: that was the last one."""
         ours = closed.cause is CloseCause.LOCAL and self._phase is not Phase.MEDIA_LOST
         final = self._refusal is not None and not self._refusal.retryable
-        if self._phase not in (Phase.LIVE, Phase.MEDIA_LOST) or ours or final:
+        if self._phase not in (Phase.LIVE, Phase.MEDIA_LOST) or ours:
             self.over()
             return None
+        steady = now - self._usable_at >= self._policy.steady_after
+        if self._lost_at is None or steady:
+            self._attempts, self._lost_at = 0, now
         if self._refusal is not None:
             reason = str(self._refusal)
         elif self._reason:
@@ -170,8 +180,9 @@ class Reconnector:
             reason = _said("the connection was lost", closed.reason)
         else:
             reason = _said(f"the server closed with {closed.code}", closed.reason)
-        if self._lost_at is None or now - self._usable_at >= self._policy.steady_after:
-            self._attempts, self._lost_at = 0, now
+        if final:
+            self._give_up(reason, self._lost_at, now)
+            return None
         return self._wait(reason, self._lost_at, now)
 
     # ---- an attempt
@@ -180,7 +191,7 @@ class Reconnector:
         """The attempt came to nothing. As :meth:`lost`."""
         assert self._lost_at is not None, "an attempt follows a loss"
         if not error.retryable:
-            self.over()
+            self._give_up(str(error), self._lost_at, now)
             return None
         return self._wait(str(error), self._lost_at, now)
 
@@ -211,7 +222,7 @@ class Reconnector:
         if self._policy.give_up_after is not None:
             left = lost_at + self._policy.give_up_after - now
             if left <= 0:
-                self.over()
+                self._give_up(reason, lost_at, now)
                 return None
         self._attempts += 1
         delay = self._policy.delay(self._attempts, self._jitter())
@@ -220,6 +231,12 @@ class Reconnector:
         self._phase = Phase.WAITING
         self._due = now + delay
         return Reconnecting(attempt=self._attempts, delay=delay, reason=reason)
+
+    def _give_up(self, reason: str, lost_at: float, now: float) -> None:
+        if self._attempts:
+            attempts = "1 attempt" if self._attempts == 1 else f"{self._attempts} attempts"
+            self._gave_up = f"gave up after {attempts} ({now - lost_at:.1f} s): {reason}"
+        self.over()
 
 
 def _said(what: str, why: str) -> str:

@@ -16,7 +16,8 @@ Theory of operation
    SessionLostError. One that begins while there is no usable connection waits for the next.
 
 4. A new connection is given what the application last configured, and what the user said so far
-   (protocol.md 3.3, 5.9).
+   (protocol.md 3.3, 5.9). It answers with the m-lines that an offer of ours last agreed on, and
+   offers them again where the server's own offer has no room for them.
 
 5. What fails inside us is not reconnected: a broken engine, transport or observer ends the session
    with its exception, as it does without reconnecting.
@@ -34,17 +35,17 @@ from navtalk_proto.connection import Connection, check_close
 from navtalk_proto.errors import (
     ConnectError,
     ConnectTimeoutError,
-    LocalProtocolError,
     RefusedError,
     SessionClosedError,
     SessionLostError,
 )
 from navtalk_proto.event_buffer import EventBuffer, Flag
-from navtalk_proto.events import CloseCause, Closed, Event, Reconnected, Usable
+from navtalk_proto.events import CloseCause, Closed, Event, Negotiated, Ready, Reconnected, Usable
 from navtalk_proto.exception_groups import unwrap
 from navtalk_proto.history import History
-from navtalk_proto.intents import Close, Intent
+from navtalk_proto.intents import Close, Intent, Negotiate
 from navtalk_proto.machines.lifecycle import State
+from navtalk_proto.media import MediaState
 from navtalk_proto.opening import Opening
 from navtalk_proto.pump import Carrier, Pump
 from navtalk_proto.reconnect import Phase, Reconnector, ReconnectPolicy
@@ -133,6 +134,11 @@ class Succession(Carrier, Generic[D]):
         self._notes = tuple(message for message in config.history if message.role != "user")
         """What was replayed at first and is no turn of the user's: not in the history."""
         self._update: JsonObject = {}
+        """All that was sent as session.update, merged."""
+        self._agreed = False
+        """Whether the configuration's m-lines are those of an offer of ours, and not its own."""
+        self._offer_due = False
+        """The newest connection is to have them too, and we have not looked at it yet."""
         self._observe = observe
         self._losses = 0
         self._serial = 0
@@ -198,13 +204,20 @@ class Succession(Carrier, Generic[D]):
                 raise self._gone()
             self._leave(intent)
             return
+        config, update = reconfigured(self._config, intent), self._update
+        # What is sent piece by piece is sent again as one message: that has to be possible.
+        if isinstance(intent, SessionUpdate):
+            update = {**update, **intent.session}
+            self.core.check(SessionUpdate(session=update))
+        elif isinstance(intent, InputConfig) and config.input_config is not None:
+            self.core.check(config.input_config)
         try:
             self.driver.send(intent)
         except SessionClosedError:
             raise self._gone() from None
-        self._config = reconfigured(self._config, intent)
-        if isinstance(intent, SessionUpdate):
-            self._update = {**self._update, **intent.session}
+        self._config, self._update = config, update
+        if isinstance(intent, Negotiate):
+            self._offer_due = False
 
     async def room(self) -> None:
         """Wait for a usable connection, then until its socket has taken most of what was sent.
@@ -271,6 +284,7 @@ class Succession(Carrier, Generic[D]):
     def _adopt(self, driver: D, opening: Opening) -> tuple[D, Opening]:
         self.driver, self.opening = driver, opening
         self.core: Connection = driver.core
+        self._offer_due = self._agreed
         self._shared.hold()
         return driver, opening
 
@@ -324,13 +338,6 @@ class Succession(Carrier, Generic[D]):
                 continue
             self._adopt(driver, opening)
             await self.start(driver)
-            if self._update:
-                try:
-                    driver.send(SessionUpdate(session=self._update))
-                except LocalProtocolError as error:
-                    # More than may wait for READY. The driver runs, and ends with what failed.
-                    driver.fail(error)
-                    return True
             if self._must_stop():
                 self._hang_up(self._close or Close())
             return True
@@ -357,7 +364,8 @@ class Succession(Carrier, Generic[D]):
 
     def _gone(self) -> SessionClosedError:
         if self._is_ending():
-            return SessionClosedError("the session is over")
+            why = self._reconnector.gave_up
+            return SessionClosedError("the session is over" + (f": {why}" if why else ""))
         return SessionLostError("the session was lost; another is being opened in its place")
 
     def _leave(self, intent: Close) -> None:
@@ -379,7 +387,7 @@ class Succession(Carrier, Generic[D]):
         told = self._reconnector.failed(error, now=self.time())
         self.rearm(self._reconnector.next_timeout())
         if told is None:
-            self._finish(_end_of(error))
+            self._finish(self._given_up(_end_of(error)))
             return False
         self._tell(told)
         return True
@@ -387,6 +395,11 @@ class Succession(Carrier, Generic[D]):
     def _after(self, event: Event) -> None:
         """An event of the newest driver was told."""
         now, phase = self.time(), self._reconnector.phase
+        if isinstance(event, Ready) and self._update:
+            # Here, where it leaves at once: what waits for READY has a limit of its own.
+            self.driver.send(SessionUpdate(session=self._update))
+        if isinstance(event, Negotiated) and event.media:
+            self._config, self._agreed = evolve(self._config, media=event.media), True
         if isinstance(event, Usable):
             self._reconnector.usable(now=now)
             self._serial += 1
@@ -398,7 +411,21 @@ class Succession(Carrier, Generic[D]):
             self._reconnector.observe(event, now=now)
         elif phase is Phase.TRYING and self.opening.failure is not None:
             self._hang_up(Close())
+        self._offer_what_was_agreed()
         self.rearm(self._reconnector.next_timeout())
+
+    def _offer_what_was_agreed(self) -> None:
+        """Where the server's offer has no room for it: once, when an offer disturbs nothing."""
+        core = self.core
+        up = core.state is State.READY and core.media_state is MediaState.CONNECTED
+        if self._offer_due and up:
+            self._offer_due = False
+            if not core.carries(self._config.media):
+                self.driver.send(Negotiate(media=self._config.media))
+
+    def _given_up(self, end: Closed) -> Closed:
+        """The end, in the words of who gave up."""
+        return evolve(end, reason=self._reconnector.gave_up or end.reason)
 
     def _ended(self, closed: Closed) -> None:
         """The newest driver's connection is over."""
@@ -416,7 +443,7 @@ class Succession(Carrier, Generic[D]):
             told = self._reconnector.lost(closed, now=now)
         self.rearm(self._reconnector.next_timeout())
         if told is None:
-            self._finish(closed)
+            self._finish(self._given_up(closed))
         else:
             self._tell(told)
 

@@ -19,8 +19,9 @@ import navtalk_asyncio.testing
 import navtalk_trio
 import navtalk_trio.testing
 from navtalk_asyncio.testing import emulator_thread
-from navtalk_proto import ReconnectPolicy
-from navtalk_proto.events import CloseCause, Closed, Reconnected, Reconnecting
+from navtalk_proto import RECEIVE_MEDIA, ReconnectPolicy
+from navtalk_proto.events import CloseCause, Closed, Negotiated, Reconnected, Reconnecting
+from navtalk_proto.media import Direction, MediaKind, MediaLine
 from navtalk_proto.wire.endpoint import Endpoint
 
 PATIENCE = 40.0
@@ -93,6 +94,64 @@ def test_pictures_go_on_and_recordings_are_whole(engine: str, tmp_path: Path) ->
     for path in (before, after):
         assert frames_in(path)["video"] > 10
     assert not [one for one in threading.enumerate() if one.name == "navtalk-media"]
+
+
+VIDEO, AUDIO = RECEIVE_MEDIA
+HOLD = MediaLine(kind=MediaKind.VIDEO, direction=Direction.INACTIVE)
+H264 = MediaLine(kind=MediaKind.VIDEO, codecs=("H264",))
+
+
+@pytest.mark.parametrize(
+    "media", [(HOLD, AUDIO), (H264, AUDIO), (VIDEO, AUDIO, VIDEO)], ids=["hold", "codec", "more"]
+)
+@pytest.mark.parametrize("engine", ["asyncio", "trio"])
+def test_media_that_was_negotiated_is_so_again(
+    engine: str, media: tuple[MediaLine, ...], tmp_path: Path
+) -> None:
+    adapter, options = ENGINES[engine]
+    kit = navtalk_asyncio.testing if engine == "asyncio" else navtalk_trio.testing
+    scissors: list[Any] = []
+
+    def under_scissors(transport: Any) -> Any:
+        scissors.append(kit.cutter())
+        return scissors[-1].wrap(transport)
+
+    async def check(session: Any) -> None:
+        """On the new connection, and on nothing that was said about it before."""
+        if media[0] is HOLD:
+            heard = 0
+            async for _ in session.audio:
+                heard += 1
+                if heard == 25:
+                    break
+            packets = {one.kind: one.packets for one in session.track_counters().values()}
+            assert packets[MediaKind.AUDIO] >= 25
+            assert packets[MediaKind.VIDEO] == 0
+        elif media[0] is H264:
+            async with session.record(tmp_path / "again.mkv"):
+                async for _ in session.video:
+                    break
+            with av.open(str(tmp_path / "again.mkv")) as file:
+                assert file.streams.video[0].codec_context.name == "h264"
+        else:
+            # The server's own offer has two lines.
+            assert (await until(session, Negotiated)).media == media
+
+    async def main(human: Any) -> None:
+        with anyio.fail_after(PATIENCE):
+            async with (
+                kit.through(under_scissors) as opener,
+                adapter.connect(
+                    human.endpoint(), reconnect=POLICY, transport=opener, **options
+                ) as session,
+            ):
+                await session.negotiate(*media)
+                scissors[0].cut()
+                await until(session, Reconnected)
+                await check(session)
+
+    with emulator_thread() as human:
+        anyio.run(main, human, backend=engine)
 
 
 WHERE = ("waiting", "handshake", "welcoming", "Connected", "Ready", "MediaStarted", "Reconnected")

@@ -29,6 +29,7 @@ from navtalk_proto.events import (
     CloseCause,
     Closed,
     FunctionCall,
+    Negotiated,
     Reconnected,
     Reconnecting,
     UserTurn,
@@ -54,6 +55,7 @@ from navtalk_proto.wire.messages import (
     InputFunctionCall,
     InputTranscript,
     InsufficientBalance,
+    Offer,
     ResponseCreate,
     SessionCreated,
     SessionUpdate,
@@ -65,6 +67,7 @@ POLICY = ReconnectPolicy(first_delay=2.0, longest_delay=8.0, give_up_after=60.0,
 """Delays of 1, 2, 4, 4 seconds."""
 
 VIDEO = MediaLine(kind=MediaKind.VIDEO)
+AUDIO = MediaLine(kind=MediaKind.AUDIO)
 LOST = "the connection was lost"
 
 
@@ -298,23 +301,71 @@ def test_what_was_configured_later_is_configured_again(play: Play) -> None:
     assert content(third[1]) == []
 
 
-def test_an_update_too_large_to_wait_for_ready_ends_the_session(play: Play) -> None:
-    """It was sent at READY, where more is taken. What failed leaves, no connection stays open."""
+def test_an_update_longer_than_what_may_wait_for_ready_is_sent_again(play: Play) -> None:
+    """It leaves at READY, as it did the first time, and waits for no room before."""
 
     async def far(stage: Any, door: Door) -> None:
         await door.visitor(1, *ready(1))
-        await stage.idle(20)
         await stage.lose()
-        await door.visitor(2)
+        await door.visitor(2, *ready(2))
 
     async def body(session: Any, stage: Any) -> None:
         await session.update(instructions="x" * 3000)
-        async for event in session.events():
-            stage.read(event)
+        await until(session, Reconnected, stage)
 
     trace = play(far, body, config=ClientConfig(limits=Limits(queued_bytes=2000)))
-    raised = [step.text for step in trace.steps if step.what == "error"]
-    assert raised == ["LocalProtocolError: more than 2000 characters of JSON wait"]
+    assert [message["session"] for message in trace.sent[1]] == [{"instructions": "x" * 3000}]
+
+
+def test_an_update_that_could_not_be_sent_again_is_refused(play: Play) -> None:
+    async def far(stage: Any, door: Door) -> None:
+        await door.visitor(1, *ready(1))
+        await stage.lose()
+        await door.visitor(2, *ready(2))
+
+    async def body(session: Any, stage: Any) -> None:
+        await session.update(instructions="x" * 600)
+        with pytest.raises(LocalProtocolError) as caught:
+            await session.update(voice="y" * 600)
+        stage.note(str(caught.value))
+        await until(session, Reconnected, stage)
+
+    trace = play(far, body, config=ClientConfig(limits=Limits(client_message=1000)))
+    assert "over the limit of 1000" in trace.notes[1]
+    first, second = trace.sent
+    assert first == second
+    assert [message["session"] for message in second] == [{"instructions": "x" * 600}]
+
+
+def test_m_lines_that_were_negotiated_are_offered_again(play: Play) -> None:
+    """The server's own offer has no room for a second picture: it is asked for it again."""
+    lines = (VIDEO, AUDIO, VIDEO)
+
+    async def answered(stage: Any) -> None:
+        await stage.say(stage.peer.answer(await stage.peer.hear(Offer)))
+
+    async def far(stage: Any, door: Door) -> None:
+        await door.visitor(1)
+        await media(stage, 1)
+        await answered(stage)
+        await stage.lose()
+        await door.visitor(2)
+        await media(stage, 2)
+        await answered(stage)
+
+    async def body(session: Any, stage: Any) -> None:
+        await session.negotiate(*lines)
+        await until(session, Reconnected, stage)
+        event = await until(session, Negotiated, stage)
+        stage.note(repr(event))
+        assert event.media == lines
+
+    trace = play(far, body, media=True)
+    offers = [
+        [message["type"] for message in sent if message["type"] == Offer.TYPE]
+        for sent in trace.sent
+    ]
+    assert offers == [[Offer.TYPE], [Offer.TYPE]]
 
 
 def test_what_is_not_the_users_is_replayed_again(play: Play) -> None:
@@ -572,7 +623,9 @@ def test_refusals_that_stay_end_it(play: Play, refusal: Any, kind: str) -> None:
         session.retry_now()
 
     trace = play(far, body)
-    assert said(trace) == [again(1, 1.0), closed(CloseCause.REFUSED, 1000)]
+    text = f"the server refused the session ({kind}): {refusal.message}"
+    end = closed(CloseCause.REFUSED, 1000, f"gave up after 1 attempt (1.0 s): {text}")
+    assert said(trace) == [again(1, 1.0), end]
     assert len(trace.knocks) == 2
 
 
@@ -588,7 +641,8 @@ def test_a_refusal_that_no_connection_tells(play: Play) -> None:
 
     trace = play(far, transport=refusing)
     text = "the server refused the session (insufficient_balance): no credit"
-    assert said(trace) == [again(1, 1.0), closed(CloseCause.REFUSED, None, text)]
+    end = closed(CloseCause.REFUSED, None, f"gave up after 1 attempt (1.0 s): {text}")
+    assert said(trace) == [again(1, 1.0), end]
 
 
 def test_giving_up(play: Play) -> None:
@@ -607,7 +661,7 @@ def test_giving_up(play: Play) -> None:
         "Reconnecting(attempt=4, delay=3.0",
         closed(CloseCause.REMOTE, None, "nobody listens").partition(", reason")[0],
     ]
-    assert "nobody listens" in said(trace)[-1]
+    assert "gave up after 4 attempts (10.0 s): nobody listens" in said(trace)[-1]
 
 
 def test_a_handshake_that_hangs_is_an_attempt(play: Play) -> None:
@@ -868,10 +922,11 @@ def test_calls_that_wait_learn_of_the_end(play: Play) -> None:
         with pytest.raises(SessionClosedError) as caught:
             await session.send_text("Hello?")
         assert not isinstance(caught.value, SessionLostError)
-        stage.note(f"{session.end}")
+        stage.note(str(caught.value))
 
     trace = play(far, body, reconnect=evolve(POLICY, give_up_after=2.0))
-    assert "nobody listens" in trace.notes[1]
+    why = "gave up after 2 attempts (2.0 s): nobody listens"
+    assert trace.notes[1] == f"the session is over: {why}"
 
 
 def test_a_call_in_the_servers_goodbye_waits_for_the_next_session(play: Play) -> None:
@@ -970,7 +1025,8 @@ def test_media_that_does_not_come_back_is_a_loss(play: Play, state: MediaState) 
     assert said(trace) == [
         again(1, 0.5, "no media for 5 s"),
         back(2),
-        closed(CloseCause.REMOTE, None),
+        # It was back for too short a time to count as a success, and the time was up.
+        closed(CloseCause.REMOTE, None, f"gave up after 1 attempt (1.5 s): {LOST}"),
     ]
     assert trace.knocks[1] == pytest.approx(5.5, abs=0.02)
     assert "video ended" in trace.notes

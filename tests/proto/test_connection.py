@@ -1953,3 +1953,26 @@ def test_a_server_does_not_watch_its_media() -> None:
     bench.media(*TRACKS, state(MediaState.CONNECTED), ConsentRefreshed(), *PACKETS)
     bench.media(MediaStarted(track_id="v", kind=MediaKind.VIDEO), state(MediaState.CLOSED))
     assert bench.connection.next_timeout() is None
+
+
+# ---- what an adapter asks ahead
+
+
+def test_a_message_is_checked_and_not_sent(snapshot: Snapshot) -> None:
+    config = ClientConfig(limits=Limits(client_message=200))
+    connection = Connection(Role.CLIENT, config, now=T0)
+    before = snapshot(connection)
+    connection.check(UserMessage(texts=("short",)))
+    with pytest.raises(LocalProtocolError, match="over the limit of 200"):
+        connection.check(UserMessage(texts=("x" * 200,)))
+    assert snapshot(connection) == before
+
+
+def test_the_far_ends_description_says_what_can_flow() -> None:
+    pair = LinkedPair()
+    assert not pair.client.connection.carries(RECEIVE_MEDIA)
+    pair.open()
+    pair.send(pair.server, ConnectedSuccess(session_id="s"), SessionCreated(), SessionUpdated())
+    pair.send(pair.server, Negotiate(media=SEND_MEDIA))
+    assert pair.client.connection.carries(RECEIVE_MEDIA)
+    assert not pair.client.connection.carries((*RECEIVE_MEDIA, *RECEIVE_MEDIA))

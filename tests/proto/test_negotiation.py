@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from navtalk_proto.actions import (
     AddCandidate,
@@ -1012,6 +1013,44 @@ def test_operation_ids_are_never_reused() -> None:
     ops = [*bench.adding, bench.op]
     assert ops == sorted(set(ops))
     assert all(op > 3 for op in ops)
+
+
+# ---- what the far end has room for
+
+
+def test_m_lines_that_flow_by_their_description() -> None:
+    bench = at("stable")  # One m-line of audio, sendrecv.
+
+    def lines(*directions: Direction, kind: MediaKind = MediaKind.AUDIO) -> tuple[MediaLine, ...]:
+        return tuple(MediaLine(kind=kind, direction=one) for one in directions)
+
+    every, hold = tuple(Direction), Direction.INACTIVE
+    assert all(bench.machine.carries(lines(one)) for one in every)
+    assert bench.machine.carries(lines(Direction.RECVONLY, hold))
+    assert not bench.machine.carries(lines(Direction.RECVONLY, Direction.RECVONLY))
+    assert not bench.machine.carries(lines(Direction.RECVONLY, kind=MediaKind.VIDEO))
+    assert bench.machine.carries(lines(hold, kind=MediaKind.VIDEO))
+    assert not at("no peer").machine.carries(AUDIO)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("sendonly", {Direction.RECVONLY, Direction.INACTIVE}),
+        ("recvonly", {Direction.SENDONLY, Direction.INACTIVE}),
+        ("inactive", {Direction.INACTIVE}),
+        ("rejected", {Direction.INACTIVE}),
+    ],
+)
+def test_directions_that_theirs_lets_flow(theirs: str, ours: set[Direction]) -> None:
+    bench = Bench()
+    text = sdp("far") + f"a={theirs}\r\n"
+    description = Offer(sdp=text.replace("audio 9", "audio 0") if theirs == "rejected" else text)
+    bench._receive(description)
+    bench.done()
+    bench.done()
+    flow = {one for one in Direction if bench.machine.carries((evolve(AUDIO[0], direction=one),))}
+    assert flow == ours
 
 
 # ---- remote candidates

@@ -139,6 +139,7 @@ def test_the_time_to_give_up() -> None:
     assert told == Reconnecting(attempt=3, delay=1.5, reason="nobody listens")
     assert machine.failed(NETWORK, now=5.0) is None
     assert (machine.phase, machine.next_timeout(), machine.attempts) == (Phase.OVER, None, 3)
+    assert machine.gave_up == "gave up after 3 attempts (5.0 s): nobody listens"
 
 
 def test_a_steady_session_is_a_success_and_a_short_one_an_attempt() -> None:
@@ -181,9 +182,11 @@ def test_errors_of_an_attempt(error: ConnectError, again: bool) -> None:
     if again:
         assert told == Reconnecting(attempt=2, delay=2.0, reason=str(error))
         assert machine.phase is Phase.WAITING
+        assert machine.gave_up == ""
     else:
         assert told is None
         assert machine.phase is Phase.OVER
+        assert machine.gave_up == f"gave up after 1 attempt (1.0 s): {error}"
 
 
 REFUSED = "the server refused the session"
@@ -264,6 +267,16 @@ def test_ends_that_are_final(events: tuple[Event, ...], closed: Closed) -> None:
         machine.observe(event, now=1.0)
     assert machine.lost(closed, now=1.0) is None
     assert (machine.phase, machine.next_timeout()) == (Phase.OVER, None)
+    # No attempt was made: what the connection itself says is enough.
+    assert machine.gave_up == ""
+
+
+def test_a_session_that_is_back_for_a_moment_and_refused_for_good() -> None:
+    machine = lost()
+    machine.usable(now=1.0)
+    machine.observe(Notice(kind=RefusalKind.FAIL, text="licence"), now=2.0)
+    assert machine.lost(LOST, now=3.0) is None
+    assert machine.gave_up == f"gave up after 1 attempt (3.0 s): {REFUSED} (fail): licence"
 
 
 def test_what_was_never_usable_is_not_opened_again() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from navtalk_proto.actions import CloseTransport, SendText
-from navtalk_proto.config import ClientConfig
+from navtalk_proto.actions import CloseTransport, CreateOffer, OpenPeer, SendText
+from navtalk_proto.config import RECEIVE_MEDIA, ClientConfig
 from navtalk_proto.errors import (
     ConnectFailedError,
     ConnectTimeoutError,
@@ -34,16 +34,27 @@ from navtalk_proto.events import (
 from navtalk_proto.history import History
 from navtalk_proto.intents import Close, Negotiate, SayText, SendAudio
 from navtalk_proto.limits import Limits
+from navtalk_proto.machines import negotiation
 from navtalk_proto.machines.lifecycle import State
-from navtalk_proto.media import MediaKind, MediaLine, MediaStarted, MediaState, MediaStateChanged
+from navtalk_proto.media import (
+    Direction,
+    MediaKind,
+    MediaLine,
+    MediaStarted,
+    MediaState,
+    MediaStateChanged,
+)
 from navtalk_proto.opening import Opening
 from navtalk_proto.pump import OUTGOING_HIGH_WATER
 from navtalk_proto.reconnect import ReconnectPolicy
 from navtalk_proto.succession import Succession, reconfigured, reconnect_policy
 from navtalk_proto.transport import TransportClosedError
+from navtalk_proto.wire import codec
 from navtalk_proto.wire.messages import (
+    Answer,
     InputConfig,
     InputFunctionCall,
+    Offer,
     ResponseCreate,
     SessionUpdate,
     UserMessage,
@@ -53,6 +64,7 @@ POLICY = ReconnectPolicy(first_delay=2.0, longest_delay=8.0, jitter=lambda: 0.0)
 CUT = TransportClosedError(None, "")
 NOBODY = ConnectFailedError("nobody listens", stage="handshake")
 GOODBYE = '{"type": "conversation.connected.close", "message": "Session timeout", "data": {}}'
+GAVE_UP = "gave up after 1 attempt (1.0 s)"
 LOST = Reconnecting(attempt=1, delay=1.0, reason="the connection was lost")
 
 
@@ -318,13 +330,13 @@ def test_attempts_that_fail_to_open(make: Any) -> None:
 @pytest.mark.parametrize(
     ("error", "end"),
     [
-        (NOBODY, Closed(cause=CloseCause.REMOTE, code=None, reason="nobody listens")),
+        (NOBODY, Closed(cause=CloseCause.REMOTE, code=None, reason=f"{GAVE_UP}: nobody listens")),
         (
             GpuFullError("none"),
             Closed(
                 cause=CloseCause.REFUSED,
                 code=None,
-                reason="the server refused the session (gpu_full): none",
+                reason=f"{GAVE_UP}: the server refused the session (gpu_full): none",
             ),
         ),
         (
@@ -332,7 +344,8 @@ def test_attempts_that_fail_to_open(make: Any) -> None:
             Closed(
                 cause=CloseCause.TIMEOUT,
                 code=None,
-                reason="no usable session within 5 s: still waiting for the WebSocket handshake",
+                reason=f"{GAVE_UP}: no usable session within 5 s: still waiting for the WebSocket "
+                "handshake",
             ),
         ),
     ],
@@ -347,6 +360,8 @@ def test_giving_up_where_no_connection_tells_the_end(make: Any, error: Any, end:
     assert hand.told() == [LOST, end]
     assert hand.end == end
     assert hand.alarm is None
+    with pytest.raises(SessionClosedError, match="the session is over: gave up after 1 attempt"):
+        hand.send(say("Hello?"))
 
 
 def test_an_attempt_that_fails_later(make: Any) -> None:
@@ -359,7 +374,11 @@ def test_an_attempt_that_fails_later(make: Any) -> None:
     hand.wait(2.0)
     hand.lose()
     hand.running.result()
-    assert hand.told()[-1] == Closed(cause=CloseCause.REMOTE, code=None, reason="")
+    # The words are of who gave up, the rest is the last connection's.
+    end = Closed(
+        cause=CloseCause.REMOTE, code=None, reason=f"gave up after 2 attempts (3.0 s): {failed}"
+    )
+    assert hand.told()[-1] == end
 
 
 def test_what_was_never_usable_is_not_replaced(make: Any) -> None:
@@ -421,6 +440,107 @@ def test_media_that_fails_in_an_attempt_ends_the_attempt_once(make: Any) -> None
     told = hand.told()[-1]
     assert isinstance(told, Reconnecting)
     assert told.reason.startswith("no media connection")
+
+
+# ---- m-lines that an offer of ours agreed on
+
+HOLD = MediaLine(kind=MediaKind.VIDEO, direction=Direction.INACTIVE)
+VIDEO, AUDIO = RECEIVE_MEDIA
+
+
+def description(ufrag: str, *lines: str) -> str:
+    """SDP with these m-lines, such as ``video sendonly``."""
+    text = ["v=0"]
+    for mid, line in enumerate(lines):
+        kind, direction = line.split()
+        text += [
+            f"m={kind} 9 UDP/TLS/RTP/SAVPF 96",
+            f"a=mid:{mid}",
+            f"a={direction}",
+            f"a=ice-ufrag:{ufrag}",
+            "a=ice-pwd:" + "p" * 22,
+            "a=fingerprint:sha-256 AA:BB",
+        ]
+    return "".join(f"{one}\r\n" for one in text)
+
+
+def finish(hand: Hand, result: Any = None) -> Any:
+    """The engine finishes its newest command, and gets to know the next."""
+    hand.driver.engine_callbacks().done(hand.driver.commands[-1].op, result)
+    return hand.driver.commands[-1]
+
+
+def offered(hand: Hand, *lines: str) -> None:
+    """The server offers, we answer, and media flows."""
+    hand.driver.ready(f"s-{len(hand.pumps)}")
+    hand.driver.received(codec.encode(Offer(sdp=description("far", *lines))))
+    finish(hand)
+    finish(hand)
+    finish(hand, Answer(sdp=description("ours", *lines)))
+    for event in (
+        MediaStateChanged(state=MediaState.CONNECTED),
+        MediaStarted(track_id="a", kind=MediaKind.AUDIO),
+    ):
+        hand.driver.engine_callbacks().event(event)
+
+
+def agree(hand: Hand, *media: MediaLine, lines: tuple[str, ...]) -> None:
+    """We offer, and the server answers."""
+    hand.send(Negotiate(media=media))
+    ours = Offer(sdp=description("ours", *lines))
+    finish(hand, ours)
+    hand.driver.received(codec.encode(Answer(sdp=description("far", *lines))))
+    finish(hand, ours)
+    finish(hand)
+    assert hand.core.negotiation_state is negotiation.State.STABLE
+
+
+BOTH = ("video sendonly", "audio sendonly")
+
+
+def test_what_an_answer_can_say_is_answered(make: Any) -> None:
+    hand = make(config=ClientConfig(), ready=False)
+    offered(hand, *BOTH)
+    agree(hand, HOLD, AUDIO, lines=("video inactive", "audio sendonly"))
+    hand.lose()
+    hand.wait()
+    offered(hand, *BOTH)
+    assert hand.configs[1].media == (HOLD, AUDIO)
+    (opened,) = [one for one in hand.driver.commands if isinstance(one, OpenPeer)]
+    assert opened.media == (HOLD, AUDIO)
+    assert not [one for one in hand.driver.commands if isinstance(one, CreateOffer)]
+    assert isinstance(hand.told()[-1], Reconnected)
+
+
+def test_what_an_answer_cannot_say_is_offered_again(make: Any) -> None:
+    hand = make(config=ClientConfig(), ready=False)
+    offered(hand, *BOTH)
+    agree(hand, VIDEO, AUDIO, VIDEO, lines=(*BOTH, "video sendonly"))
+    hand.lose()
+    for _ in range(2):
+        hand.wait()
+        offered(hand, *BOTH)
+        assert hand.driver.commands[-1] == CreateOffer(
+            op=hand.driver.commands[-1].op, media=(VIDEO, AUDIO, VIDEO)
+        )
+        # Once for each connection, and also for the next one if it came to nothing.
+        hand.driver.engine_callbacks().failed(hand.driver.commands[-1].op, "broken")
+        hand.driver.engine_callbacks().event(MediaStateChanged(state=MediaState.CONNECTED))
+        assert sum(isinstance(one, CreateOffer) for one in hand.driver.commands) == 1
+        hand.clock.advance(20.0)
+        hand.lose()
+
+
+def test_who_negotiates_first_is_not_offered_over(make: Any) -> None:
+    hand = make(config=ClientConfig(), ready=False)
+    offered(hand, *BOTH)
+    agree(hand, VIDEO, AUDIO, VIDEO, lines=(*BOTH, "video sendonly"))
+    hand.lose()
+    hand.wait()
+    hand.driver.ready("s-2")
+    hand.send(Negotiate(media=(AUDIO,)))
+    hand.driver.engine_callbacks().event(MediaStateChanged(state=MediaState.CONNECTED))
+    assert hand.core.wishes == 1
 
 
 # ---- who waits
@@ -692,16 +812,36 @@ def test_what_fails_while_an_attempt_is_waited_for(make: Any) -> None:
     assert hand.told()[-1] == hand.end
 
 
-def test_an_update_too_large_to_wait_for_ready_ends_it_and_the_new_connection(make: Any) -> None:
+def test_an_update_waits_for_no_room_of_what_waits_for_ready(make: Any) -> None:
     hand = make(config=ClientConfig(media=(), limits=Limits(queued_bytes=1000)))
     hand.send(SessionUpdate(session={"instructions": "x" * 2000}))
     hand.lose()
     hand.wait()
-    with pytest.raises(LocalProtocolError, match="more than 1000 characters"):
-        hand.running.result()
-    assert len(hand.pumps) == 2
-    assert hand.driver.end is not None
-    assert hand.told()[-1] == hand.end
+    hand.driver.ready()
+    assert sent(hand.driver)[-1]["session"] == {"instructions": "x" * 2000}
+    assert isinstance(hand.told()[-1], Reconnected)
+
+
+def test_what_could_not_be_sent_again_as_one_message_is_refused(make: Any) -> None:
+    hand = make(config=ClientConfig(media=(), limits=Limits(client_message=1000)))
+    update = SessionUpdate(session={"instructions": "x" * 600})
+    config = InputConfig(prompt="y" * 600)
+    tools = InputConfig(tools=({"type": "function", "name": "z" * 600},))
+    hand.send(update)
+    hand.send(config)
+    hand.driver.take()
+    for one_more in (SessionUpdate(session={"voice": "x" * 600}), tools):
+        with pytest.raises(LocalProtocolError, match="over the limit of 1000"):
+            hand.send(one_more)
+    assert hand.driver.take() == []
+    # Nothing of it was taken: the next connection begins as if it had never been asked for.
+    hand.send(SessionUpdate(session={"voice": "cedar"}))
+    hand.lose()
+    hand.wait()
+    hand.driver.ready()
+    said = sent(hand.driver)
+    assert json.loads(said[0]["data"]["content"]) == {"prompt": "y" * 600}
+    assert said[-1]["session"] == {"instructions": "x" * 600, "voice": "cedar"}
 
 
 def test_several_things_that_fail_while_a_transport_is_opened(make: Any) -> None:

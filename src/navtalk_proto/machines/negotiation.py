@@ -72,7 +72,7 @@ from navtalk_proto.events import (
 )
 from navtalk_proto.ice import IceServerRule
 from navtalk_proto.limits import Limits
-from navtalk_proto.media import Capabilities, IcePolicy, MediaLine, OpId
+from navtalk_proto.media import Capabilities, Direction, IcePolicy, MediaLine, OpId
 from navtalk_proto.timers import Timer, Timers
 from navtalk_proto.wire.messages import Answer, Description, IceCandidate, IceServer, Offer
 from navtalk_proto.wire.sdp import Sdp, candidate_ufrag, same_transport
@@ -331,6 +331,16 @@ class _LocalOffer:
 
 _DEAD: Final = "the media transport failed"
 
+_LET_FLOW: Final[Mapping[Direction, tuple[str, ...]]] = MappingProxyType(
+    {
+        Direction.SENDRECV: ("sendrecv",),
+        Direction.SENDONLY: ("sendrecv", "recvonly"),
+        Direction.RECVONLY: ("sendrecv", "sendonly"),
+        Direction.INACTIVE: ("sendrecv", "sendonly", "recvonly", "inactive"),
+    }
+)
+"""What an m-line of theirs may say for one of ours to flow (RFC 3264 section 6.1)."""
+
 _RESULTS: Final[Mapping[State, type]] = MappingProxyType(
     {State.MAKING_OFFER: Offer, State.COMMITTING_OFFER: Offer, State.MAKING_ANSWER: Answer}
 )
@@ -405,6 +415,22 @@ class Negotiation:
     def exchanged(self) -> bool:
         """Whether an offer/answer exchange is complete on the present peer connection."""
         return self._exchanged
+
+    def carries(self, media: tuple[MediaLine, ...]) -> bool:
+        """Whether these m-lines, by kind and order, can flow by the far end's applied description.
+
+        Codecs are not looked at: a preference is told by an answer too.
+        """
+        there: dict[str, list[str]] = {}
+        for line in self._applied.medias if self._applied is not None else ():
+            if line.active:
+                there.setdefault(line.kind, []).append(line.direction)
+        for wanted in media:
+            rest = there.get(wanted.kind.value)
+            theirs = rest.pop(0) if rest else Direction.INACTIVE.value
+            if theirs not in _LET_FLOW[wanted.direction]:
+                return False
+        return True
 
     @property
     def held_candidates(self) -> int:
