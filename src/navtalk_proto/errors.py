@@ -155,7 +155,7 @@ class ConnectError(NavTalkError):
 
     code = "connect"
     retryable = True
-    hint = "check the URL, the network and the proxy"
+    hint = "`navtalk doctor` looks at each step of the way there"
 
 
 class ConnectFailedError(ConnectError):

@@ -9,6 +9,7 @@ from cyclopts import App, CycloptsError
 
 from navtalk_asyncio.cli.backend import Backend
 from navtalk_asyncio.cli.demo import add_demo
+from navtalk_asyncio.cli.doctor import add_doctor
 from navtalk_asyncio.cli.exit_codes import ExitCode
 from navtalk_asyncio.cli.serve import add_serve
 from navtalk_asyncio.cli.settings import Settings, SettingsError
@@ -57,4 +58,5 @@ def build(backend: Backend, settings: Settings) -> App:
     add_demo(app, backend)
     add_talk(app, backend, settings)
     add_serve(app, backend)
+    add_doctor(app, backend, settings)
     return app

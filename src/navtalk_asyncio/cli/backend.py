@@ -6,12 +6,17 @@ the adapter's ``connect`` and the emulator.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 import anyio
 
+from navtalk_proto.errors import ConnectTimeoutError
+from navtalk_proto.limits import Limits
+from navtalk_proto.redacting_transport import RedactingTransport
+from navtalk_proto.transport import Transport
+from navtalk_proto.wire.avatar_lookup import AvatarDetail
 from navtalk_proto.wire.endpoint import Endpoint
 
 __all__ = ["AsyncioBackend", "Backend", "RunningEmulator", "run_on_loop"]
@@ -52,6 +57,20 @@ class Backend(Protocol):
         """The adapter's ``connect``."""
         ...
 
+    @property
+    def resolve_avatar(self) -> Callable[..., Awaitable[AvatarDetail]]:
+        """The adapter's ``resolve_avatar``."""
+        ...
+
+    def websocket(
+        self, endpoint: Endpoint, *, timeout: float
+    ) -> AbstractAsyncContextManager[Transport]:
+        """A WebSocket by itself, as ``connect`` opens it, within `timeout` seconds.
+
+        Raises ConnectFailedError and ConnectTimeoutError.
+        """
+        ...
+
     def emulate(self, **options: Any) -> AbstractAsyncContextManager[RunningEmulator]:
         """Run an emulator in this process, by default on a free loopback port."""
         ...
@@ -68,6 +87,35 @@ class AsyncioBackend:
         from navtalk_asyncio.client import connect
 
         return connect
+
+    @property
+    def resolve_avatar(self) -> Callable[..., Awaitable[AvatarDetail]]:
+        """navtalk_asyncio.resolve_avatar."""
+        from navtalk_asyncio.rest import resolve_avatar
+
+        return resolve_avatar
+
+    @asynccontextmanager
+    async def websocket(
+        self,
+        endpoint: Endpoint,
+        *,
+        timeout: float,  # noqa: ASYNC109 - the error names the seconds
+    ) -> AsyncGenerator[Transport]:
+        """A WebSocket of navtalk_asyncio."""
+        import asyncio
+
+        from navtalk_asyncio.websocket import open_websocket
+
+        try:
+            async with asyncio.timeout(timeout):
+                opened = await open_websocket(endpoint, max_size=Limits().server_message)
+        except TimeoutError:
+            raise ConnectTimeoutError("the WebSocket handshake", timeout) from None
+        try:
+            yield RedactingTransport(opened, endpoint.license)
+        finally:
+            await opened.aclose()
 
     def emulate(self, **options: Any) -> AbstractAsyncContextManager[RunningEmulator]:
         """navtalk_asyncio.emulator.emulate."""

@@ -1,0 +1,383 @@
+"""``navtalk doctor`` names each cause in one line with a hint, and skips what needs the step."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import websockets.asyncio.server
+from coturn_server import Coturn, make_certificate, require_coturn, started
+
+from navtalk_asyncio.cli.backend import AsyncioBackend
+from navtalk_asyncio.cli.doctor import STEPS, examine
+from navtalk_asyncio.cli.findings import Finding, Verdict
+from navtalk_asyncio.emulator import Emulator, emulate
+from navtalk_asyncio.emulator.face import Face
+from navtalk_asyncio.emulator.tracks import FaceTrack, Mouthpiece, VoiceTrack
+from navtalk_asyncio.media import aiortc_engine
+from navtalk_asyncio.media.aiortc_engine import AiortcEngine
+from navtalk_asyncio.server import ServerSession, serve
+from navtalk_proto.config import SEND_MEDIA
+from navtalk_proto.errors import MediaError, SessionClosedError
+from navtalk_proto.secret import Secret
+from navtalk_proto.wire.endpoint import Endpoint
+from navtalk_proto.wire.messages import (
+    ConnectedSuccess,
+    IceServer,
+    SessionCreated,
+    SessionUpdated,
+)
+
+pytestmark = pytest.mark.anyio
+
+LICENCE = "sk_navtalk_EXAMPLE"
+WRONG = "sk_navtalk_EXAMPLE_that_is_wrong"
+LIMIT = 6.0
+"""Seconds of each step; a step that works needs a small part of them on a busy machine too."""
+SCHEMA = json.loads(
+    (Path(__file__).parents[2] / "docs" / "command-line.schema.json").read_text("utf-8")
+)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Examined:
+    """What the doctor found."""
+
+    def __init__(self, findings: list[Finding]) -> None:
+        self.findings = findings
+        failed = [one for one in findings if one.verdict is Verdict.FAILED]
+        assert len(failed) <= 1
+        self.failed = failed[0] if failed else None
+        for one in findings:
+            assert LICENCE not in one.text + one.hint
+            assert bool(one.hint) == (one.verdict in (Verdict.FAILED, Verdict.WARNING)), one
+        steps = list(dict.fromkeys(one.step for one in findings))
+        assert steps == [step for step in STEPS if step in steps]
+        if self.failed is not None:
+            rest = STEPS[STEPS.index(self.failed.step) + 1 :]
+            skipped = [one.step for one in findings if one.verdict is Verdict.SKIPPED]
+            seen = {one.step for one in findings if one.verdict is not Verdict.SKIPPED}
+            assert skipped == [step for step in rest if step not in seen]
+
+    def step(self, name: str) -> Finding:
+        return next(one for one in self.findings if one.step == name)
+
+    def fails(self, step: str, code: int, text: str, hint: str) -> None:
+        assert self.failed is not None, self.findings
+        assert (self.failed.step, int(self.failed.code)) == (step, code), self.failed
+        assert re.search(text, self.failed.text), self.failed.text
+        assert hint in self.failed.hint, self.failed.hint
+
+
+async def examined(endpoint: Endpoint, *, limit: float = LIMIT, seconds: float = 1.0) -> Examined:
+    findings: list[Finding] = []
+    await examine(AsyncioBackend(), endpoint, findings.append, timeout=limit, seconds=seconds)
+    return Examined(findings)
+
+
+def at(url: str, name: str = "x", licence: str = LICENCE) -> Endpoint:
+    return Endpoint(base_url=url, license=licence, name=name)
+
+
+def closed_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+# ---- what works
+
+
+async def test_a_healthy_server() -> None:
+    async with emulate() as human:
+        found = await examined(human.endpoint(), seconds=2.0)
+    assert found.failed is None, found.failed
+    assert [one.step for one in found.findings] == list(STEPS)
+    assert all(one.verdict is Verdict.OK for one in found.findings), found.findings
+    assert "video VP8" in found.step("offer").text
+    assert "is seen as 127.0.0.1:" in found.step("ice server").text
+    assert found.step("pictures").text.startswith("512x512, ")
+
+
+# ---- the way there
+
+
+async def test_a_dead_name() -> None:
+    found = await examined(at("wss://navtalk.invalid"))
+    found.fails("name", 4, r"navtalk\.invalid cannot be resolved", "spelling")
+
+
+async def test_nobody_listens() -> None:
+    found = await examined(at(f"ws://127.0.0.1:{closed_port()}"))
+    found.fails("tcp", 4, "127.0.0.1 refuses connections", "nothing listens there")
+
+
+async def test_a_proxy_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("wss_proxy", "WSS_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    port = closed_port()
+    monkeypatch.setenv("https_proxy", f"http://user:EXAMPLE-password@127.0.0.1:{port}")
+    found = await examined(at("wss://navtalk.invalid"))
+    found.fails("tcp", 4, f"127.0.0.1 of the proxy refuses connections at port {port}", "listens")
+    assert found.step("proxy").text == f"http://127.0.0.1:{port}, from the environment"
+
+
+@asynccontextmanager
+async def tls_server(folder: Path) -> AsyncIterator[int]:
+    """A TLS server whose certificate is for 127.0.0.1."""
+    certificate, key = make_certificate(folder)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_a_certificate_of_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with tls_server(tmp_path) as port:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+        found = await examined(at(f"wss://localhost:{port}"))
+    found.fails("tls", 4, "not accepted: .*not valid for 'localhost'", "check the URL's host name")
+
+
+async def test_a_certificate_that_nobody_trusts(tmp_path: Path) -> None:
+    async with tls_server(tmp_path) as port:
+        found = await examined(at(f"wss://127.0.0.1:{port}"))
+    found.fails("tls", 4, "not accepted", "SSL_CERT_FILE")
+
+
+async def test_a_port_without_tls() -> None:
+    async with emulate() as human:
+        found = await examined(at(human.url.replace("ws:", "wss:")))
+    found.fails("tls", 4, "TLS|dropped in the handshake", "does not speak TLS")
+
+
+@asynccontextmanager
+async def raw(*texts: str, status: int | None = None) -> AsyncIterator[str]:
+    """A WebSocket server that says these texts and nothing else, or that answers with a status."""
+
+    def refuse(connection: Any, request: Any) -> Any:
+        return None if status is None else connection.respond(status, "no\n")
+
+    async def talk(connection: Any) -> None:
+        for text in texts:
+            await connection.send(text)
+        await connection.wait_closed()
+
+    async with websockets.asyncio.server.serve(
+        talk, "127.0.0.1", 0, process_request=refuse
+    ) as server:
+        yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+
+
+async def test_an_old_host() -> None:
+    async with raw(status=404) as url:
+        found = await examined(at(url))
+    found.fails("websocket", 4, "HTTP 404", "version 2 is at /wss/v2/realtime-chat")
+
+
+# ---- the session
+
+
+async def test_a_wrong_licence() -> None:
+    async with emulate() as human:
+        found = await examined(human.endpoint(license=WRONG))
+    found.fails("session", 3, "Invalid license key", "check the licence in NAVTALK_LICENSE")
+
+
+async def test_an_avatar_that_does_not_exist() -> None:
+    async with emulate() as human:
+        found = await examined(human.endpoint(name="navtalk.Nobody"))
+    found.fails("session", 5, "Avatar not found", "case-sensitive")
+
+
+async def test_an_old_path() -> None:
+    async with emulate() as human:
+        found = await examined(at(f"{human.url}/api/realtime-api"))
+    found.fails("session", 7, "version 1", "give the URL with /wss/v2/realtime-chat")
+
+
+async def test_a_server_of_version_1() -> None:
+    async with raw('{"type": "session.session_id", "sessionId": "s-1"}') as url:
+        found = await examined(at(url))
+    found.fails("session", 7, "version 1", "find its version 2 endpoint")
+
+
+async def test_a_silent_server() -> None:
+    async with emulate(faults="mute") as human:
+        found = await examined(human.endpoint(), limit=2.0)
+    found.fails("session", 4, "says nothing for 2 s", "its backend hangs")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "text", "hint"),
+    [
+        ("insufficient_balance", r"\(insufficient_balance\)", "add credit"),
+        ("gpu_full", r"\(gpu_full\)", "try again later"),
+        ("connection_limit_exceeded", "connection_limit", "close another session"),
+    ],
+)
+async def test_a_refusal(refusal: str, text: str, hint: str) -> None:
+    async with emulate(refuse=refusal) as human:
+        found = await examined(human.endpoint())
+    found.fails("session", 5, text, hint)
+
+
+async def test_a_backend_that_does_not_start() -> None:
+    async with raw('{"type": "conversation.connected.success", "data": {"sessionId": "s"}}') as url:
+        found = await examined(at(url), limit=2.0)
+    found.fails("ready", 4, "session.created", "backend does not start")
+
+
+# ---- media
+
+FACE = Face(64, 64)
+
+
+@asynccontextmanager
+async def human_with(*servers: IceServer) -> AsyncIterator[Endpoint]:
+    """A human that names these ICE servers."""
+
+    async def talk(session: ServerSession) -> None:
+        mouth = Mouthpiece()
+        engine = session.engine
+        assert isinstance(engine, AiortcEngine)
+        engine.add_tracks(FaceTrack(FACE, mouth), VoiceTrack(mouth))
+        await session.send(ConnectedSuccess(session_id="s-1", ice_servers=servers))
+        await session.send(SessionCreated())
+        await session.send(SessionUpdated())
+        with suppress(MediaError, SessionClosedError):
+            await session.negotiate(*SEND_MEDIA)
+        async for _ in session.events():
+            pass
+
+    async with serve(
+        talk, engine=lambda callbacks: AiortcEngine(callbacks, loopback=True)
+    ) as server:
+        yield at(server.url)
+
+
+async def test_a_dead_stun_server() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        url = f"stun:127.0.0.1:{silent.getsockname()[1]}"
+        async with human_with(IceServer(urls=(url,))) as endpoint:
+            found = await examined(endpoint, limit=2.0)
+    told = found.step("ice server")
+    assert told.verdict is Verdict.WARNING
+    assert told.text == f"{url}: no answer within 2 s"
+    assert "it is dead, or UDP to it is blocked" in told.hint
+    assert found.failed is None
+
+
+@pytest.fixture(scope="module")
+def coturn(tmp_path_factory: pytest.TempPathFactory) -> Iterable[Coturn]:
+    require_coturn()
+    folder = tmp_path_factory.mktemp("coturn")
+    with started(folder, make_certificate(folder)) as running:
+        yield running
+
+
+async def test_turn_servers_one_by_one(
+    coturn: Coturn, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = (coturn.log.parent / "coturn.conf").read_text()
+    certificate = re.search(r"^cert=(.*)$", config, re.MULTILINE)
+    assert certificate is not None
+    monkeypatch.setenv("SSL_CERT_FILE", certificate[1])
+    good = [coturn.server(way) for way in ("udp", "tcp", "tls")]
+    wrong = coturn.server("udp", secret=Secret("EXAMPLE-wrong"))
+    async with human_with(*good, wrong) as endpoint:
+        found = await examined(endpoint)
+    told = [one for one in found.findings if one.step == "ice server"]
+    assert [one.verdict for one in told] == [*[Verdict.OK] * 3, Verdict.WARNING]
+    for one, server in zip(told, good, strict=False):
+        assert re.fullmatch(rf"{re.escape(server.urls[0])}: relays at 127\.0\.0\.1:\d+", one.text)
+    assert told[3].text.endswith("wrong or expired credentials (401)")
+    assert "wrong or expired user name or password" in told[3].hint
+    assert "EXAMPLE" not in "".join(one.text + one.hint for one in found.findings)
+    assert found.failed is None
+
+
+async def test_no_common_codec() -> None:
+    sdp = "\r\n".join(
+        (
+            "v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=-", "t=0 0", "a=group:BUNDLE 0",
+            "m=video 9 UDP/TLS/RTP/SAVPF 45", "c=IN IP4 0.0.0.0", "a=rtcp-mux",
+            "a=ice-ufrag:abcd", "a=ice-pwd:aaaaaaaaaaaaaaaaaaaaaaaa",
+            "a=fingerprint:sha-256 " + ":".join(["AB"] * 32),
+            "a=setup:actpass", "a=mid:0", "a=sendonly", "a=rtpmap:45 AV1/90000", "",
+        )
+    )  # fmt: skip
+    texts = [
+        {"type": "conversation.connected.success", "data": {"sessionId": "s"}},
+        {"type": "realtime.session.created", "data": {}},
+        {"type": "realtime.session.updated", "data": {}},
+        {"type": "webrtc.signaling.offer", "data": {"sdp": {"type": "offer", "sdp": sdp}}},
+    ]
+    async with raw(*map(json.dumps, texts)) as url:
+        found = await examined(at(url), limit=3.0)
+    found.fails("offer", 6, "^offered video AV1: ", "no codec in common")
+
+
+async def test_blocked_udp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aiortc_engine, "STILL_CHECKING", 0.2)
+    async with emulate(faults="loss=100%") as human:
+        found = await examined(human.endpoint(), limit=3.0)
+    found.fails("ice", 4, r"no pair works; tried .*127\.0\.0\.1:\d+ -> ", "UDP is blocked")
+
+
+# ---- the command
+
+
+@pytest.mark.parametrize("package", ["navtalk_asyncio", "navtalk_trio"])
+@pytest.mark.parametrize(
+    ("name", "code", "failed"), [(None, 0, None), ("navtalk.Nobody", 5, "session")]
+)
+async def test_the_command_on_both_loops(
+    package: str, name: str | None, code: int, failed: str | None, tmp_path: Path
+) -> None:
+    def run(human: Emulator) -> subprocess.CompletedProcess[str]:
+        whom = human.endpoint(name=name).name or ""
+        return subprocess.run(
+            [
+                sys.executable, "-m", package, "doctor", human.url,
+                "--avatar", whom, "--json", "--seconds", "1",
+            ],
+            cwd=tmp_path,
+            env={"PATH": "", "NAVTALK_LICENSE": LICENCE},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )  # fmt: skip
+
+    async with emulate() as human:
+        done = await asyncio.to_thread(run, human)
+    assert done.returncode == code, done.stderr
+    document = json.loads(done.stdout)
+    jsonschema.validate(document, SCHEMA)
+    assert (document["failed"], document["exit_code"]) == (failed, code)
+    assert LICENCE not in done.stdout + done.stderr
