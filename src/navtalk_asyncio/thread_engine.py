@@ -100,8 +100,11 @@ class ThreadEngine:
         return self._threaded.counters()
 
     @asynccontextmanager
-    async def record(self, path: str | PathLike[str]) -> AsyncGenerator[Recorder]:
-        """Copy encoded packets into a file while the block runs, or until the engine is closed."""
+    async def record(self, path: str | PathLike[str], **options: Any) -> AsyncGenerator[Recorder]:
+        """Copy encoded packets into a file while the block runs, or until the engine is closed.
+
+        `options` are the Recorder's.
+        """
         from navtalk_asyncio.media.recorder import Recorder
 
         if self._closing is not None:
@@ -109,7 +112,7 @@ class ThreadEngine:
         # Counted for itself: the file is completed on this thread, after the engine's end too.
         thread = EngineThread.acquire()
         try:
-            recorder = Recorder(cast("EncodedSource", self._threaded.engine), path)
+            recorder = Recorder(cast("EncodedSource", self._threaded.engine), path, **options)
             await self._call(recorder.__aenter__)
             # What the block raised gets a note of what the recorder raises, and is not replaced.
             kind: type[BaseException] | None = None

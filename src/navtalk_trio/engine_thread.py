@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from navtalk_asyncio.media.image import ImageSource as ImageSource
     from navtalk_asyncio.media.interface import EncodedSource
-    from navtalk_asyncio.media.recorder import Recorder
+    from navtalk_asyncio.media.recorder import Recorder as Recorder
 
 __all__ = ["ThreadEngine", "aiortc_engine", "call_on_media_loop"]
 
@@ -111,8 +111,11 @@ class ThreadEngine:
         return self._running.counters()
 
     @asynccontextmanager
-    async def record(self, path: str | PathLike[str]) -> AsyncGenerator[Recorder]:
-        """Copy encoded packets into a file while the block runs, or until the engine is closed."""
+    async def record(self, path: str | PathLike[str], **options: Any) -> AsyncGenerator[Recorder]:
+        """Copy encoded packets into a file while the block runs, or until the engine is closed.
+
+        `options` are the Recorder's.
+        """
         from navtalk_asyncio.media.recorder import Recorder
 
         if self._threaded is None:
@@ -120,7 +123,7 @@ class ThreadEngine:
         # Counted for itself: the file is completed on this thread, after the engine's end too.
         thread = EngineThread.acquire()
         try:
-            recorder = Recorder(cast("EncodedSource", self._threaded.engine), path)
+            recorder = Recorder(cast("EncodedSource", self._threaded.engine), path, **options)
             await call_on_media_loop(thread, recorder.__aenter__)
             # What the block raised gets a note of what the recorder raises, and is not replaced.
             kind: type[BaseException] | None = None

@@ -1,34 +1,30 @@
-"""Recording of a call into Matroska by copying the encoded packets.
+"""Recording of a call by copying its encoded packets into mp4, Matroska or WebM.
 
-Nothing is decoded or encoded while recording (the one picture that FFmpeg's H.264 prober looks at
-to learn the size is the exception). Encoding on the fly costs a core and loses frames (engine.md
-section 4); copying costs five per cent of one.
+Nothing is decoded or encoded while recording, unless it is asked for. Encoding on the fly costs a
+core and loses frames (engine.md section 4); copying costs five per cent of one.
 
 The file is written by one thread per recorder: a muxed packet takes 20 microseconds, but a disk may
 take seconds, and nothing on the loop may wait for it. The engine's sink only appends to a bounded
 queue. When the thread falls behind, packets are dropped and counted, video up to the next keyframe.
+What the thread does is in :mod:`~navtalk_asyncio.media.recording`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
-import os
 import queue
-import struct
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from os import PathLike, fspath
 from pathlib import PurePath
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Literal, Self
 
 from attrs import frozen
 
 try:
-    import av
+    import av  # noqa: F401 - said here, and not where it is used first
 except ModuleNotFoundError as _missing:
     if _missing.name != "av":
         raise
@@ -37,37 +33,26 @@ except ModuleNotFoundError as _missing:
     ) from _missing
 
 from navtalk_asyncio.media.interface import EncodedFrame, EncodedSource
-from navtalk_proto.errors import NavTalkError
+from navtalk_asyncio.media.muxing import CONTAINERS
+from navtalk_asyncio.media.own_voice import Said
+from navtalk_asyncio.media.recording import Plan, Recording, Segment, misfit
+from navtalk_asyncio.media.recording_error import CodecMisfitError, RecordingError
 from navtalk_proto.media import MediaKind
 
-__all__ = ["QUEUE_BYTES", "START_SECONDS", "Recorder", "RecorderCounters", "RecordingError"]
+__all__ = [
+    "QUEUE_BYTES",
+    "CodecMisfitError",
+    "Recorder",
+    "RecorderCounters",
+    "RecordingError",
+    "Segment",
+]
 
 QUEUE_BYTES: Final = 16 * 1024 * 1024
 """Encoded bytes waiting for the disk: a minute of a 2 Mb/s call."""
 
-START_SECONDS: Final = 3.0
-"""How long, in arrival time, the file waits for the second kind of media. Matroska names its
-streams in its header; what comes later than this is not recorded."""
-
 KEYFRAME_SECONDS: Final = 1.0
 """Between two requests for the keyframe that the video must start with."""
-
-_FORMATS: Final = {".mkv": "matroska", ".webm": "webm"}
-_CODECS: Final = {MediaKind.VIDEO: ("VP8", "H264"), MediaKind.AUDIO: ("opus",)}
-
-_being_written: Final[set[str]] = set()
-"""The files that recorders of this process have open, links resolved."""
-_being_written_lock: Final = threading.Lock()
-
-
-class RecordingError(NavTalkError):
-    """A recording could not be begun, or is incomplete.
-
-    The text names the file and why. The cause, if there is one, is FFmpeg's or the disk's error.
-    """
-
-    code = "recording"
-    hint = "check the disk's room and rights, and that the suffix fits the codecs"
 
 
 @frozen(kw_only=True)
@@ -81,7 +66,13 @@ class RecorderCounters:
     too_late: int = 0
     """Media of a kind that was not there when the header was written."""
     wrong_codec: int = 0
-    """Frames of a codec that the file cannot hold, or other than its stream's."""
+    """Frames of a codec that no file here holds, or other than its stream's."""
+    silence: int = 0
+    """Packets of silence put where sound was missing; not among the written."""
+    gaps: int = 0
+    """Pictures that stood longer than half a second, because those after them were missing."""
+    undecodable: int = 0
+    """Pictures that could not be decoded in order to be encoded anew."""
 
 
 class Recorder:
@@ -89,15 +80,25 @@ class Recorder:
 
     ``async with Recorder(engine, "call.mkv"):`` records until the block ends and then completes the
     file. Entering raises RecordingError where the file cannot be opened for writing, or where
-    another recorder of this process writes it. Leaving raises RecordingError if writing failed;
-    where the block raised itself, its exception gets a note instead.
-    The suffix decides: ``.mkv`` takes VP8 or H.264 with Opus, ``.webm`` VP8 with Opus. Another
-    suffix is a ValueError.
+    another recorder of this process writes it; CodecMisfitError where the call's codec is known and
+    does not fit. Leaving raises RecordingError if writing failed; where the block raised itself,
+    its exception gets a note instead. After a failure nothing more is written: :attr:`failure`
+    tells it while the block runs.
 
-    Each track's timestamps are its RTP timestamps; the tracks are aligned by the arrival of their
-    first packets. Clock drift between the tracks is not corrected. `kinds` are what to record; a
-    recording of one kind does not wait for the other. If no media came at all, no file is left; one
-    that was there before is overwritten by the first media, and else stays as it is.
+    The suffix decides: ``.mp4`` (fragmented) takes H.264 with Opus, ``.mkv`` VP8 or H.264 with
+    Opus, ``.webm`` VP8 with Opus. Another suffix is a ValueError. `transcode` encodes pictures anew
+    that do not fit, on the recorder's thread; 720p takes a core.
+
+    Each track's timestamps are its RTP timestamps. The tracks are related by their sender reports,
+    and where there are none by their arrival: :attr:`source` says which. `kinds` are what to
+    record; a recording of one kind does not wait for the other. `own_voice` adds an audio track
+    for what is given to :meth:`say`. If no media came at all, no file is left; one that was there
+    before is overwritten by the first media, and else stays as it is.
+
+    `segment_seconds` and `segment_bytes` make a row of files of it, ``call-0001.mp4`` and so on:
+    the first keyframe after a limit begins the next one, and is asked for. Each is complete and
+    begins at zero; :attr:`segments` says where on the recording's clock. Files of these names are
+    overwritten.
     """
 
     def __init__(
@@ -106,20 +107,37 @@ class Recorder:
         path: str | PathLike[str],
         *,
         kinds: Sequence[MediaKind] = (MediaKind.VIDEO, MediaKind.AUDIO),
+        own_voice: bool = False,
+        segment_seconds: float | None = None,
+        segment_bytes: int | None = None,
+        transcode: bool = False,
     ) -> None:
         self._path = fspath(path)
         suffix = PurePath(self._path).suffix.lower()
-        if suffix not in _FORMATS:
-            raise ValueError(f"cannot record into {suffix or 'a file without suffix'}: .mkv, .webm")
+        if suffix not in CONTAINERS:
+            known = ", ".join(CONTAINERS)
+            raise ValueError(f"cannot record into {suffix or 'a file without suffix'}: {known}")
         if not kinds:
             raise ValueError("nothing to record")
+        if segment_seconds is not None and not segment_seconds > 0:
+            raise ValueError("segment_seconds must be positive")
+        if segment_bytes is not None and segment_bytes < 1:
+            raise ValueError("segment_bytes must be positive")
         self._engine = engine
-        self._kinds = frozenset(kinds)
-        self._file = _File(self._path, _FORMATS[suffix], self._kinds)
-        self._queue: queue.SimpleQueue[EncodedFrame | None] = queue.SimpleQueue()
+        self._plan = Plan(
+            path=self._path,
+            kinds=frozenset(kinds),
+            own_voice=own_voice,
+            segment_seconds=segment_seconds,
+            segment_bytes=segment_bytes,
+            transcode=transcode,
+        )
+        self._recording = Recording(self._plan, ask_keyframe=self._keyframe_for_segment)
+        self._queue: queue.SimpleQueue[EncodedFrame | Said | None] = queue.SimpleQueue()
         self._queued = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop
         self._opened: asyncio.Future[None] | None = None
         self._finished: asyncio.Future[None] | None = None
         self._removers: list[Callable[[], None]] = []
@@ -134,17 +152,46 @@ class Recorder:
     def counters(self) -> RecorderCounters:
         """Counted so far; final after the block."""
         return RecorderCounters(
-            written=self._file.written,
+            written=self._recording.written,
             before_keyframe=self._before_keyframe,
             queue_full=self._queue_full,
-            too_late=self._file.too_late,
-            wrong_codec=self._file.wrong_codec,
+            too_late=self._recording.too_late,
+            wrong_codec=self._recording.wrong_codec,
+            silence=self._recording.silence,
+            gaps=self._recording.gaps,
+            undecodable=self._recording.undecodable,
         )
+
+    @property
+    def source(self) -> Literal["sender-reports", "arrival"]:
+        """What relates the sound and the picture in the file; ``arrival`` is the fallback."""
+        return self._recording.source
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The files that are complete, in order; one after the block where nothing is cut."""
+        return self._recording.segments
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why nothing is written any more: what leaving the block will raise as its cause."""
+        return self._error
+
+    def say(self, pcm: bytes) -> None:
+        """A piece of the user's own voice, sent now: PCM16, mono, 24,000 Hz. From any thread.
+
+        Lost with ``own_voice=False``, and before there is any other media.
+        """
+        if self._plan.own_voice:
+            self._put(Said(pcm, time.monotonic()), len(pcm))
 
     async def __aenter__(self) -> Self:
         if self._thread is not None:
             raise RuntimeError("a Recorder records once")
-        loop = asyncio.get_running_loop()
+        error = self._misfit()
+        if error is not None:
+            raise error
+        self._loop = loop = asyncio.get_running_loop()
         self._opened, self._finished = loop.create_future(), loop.create_future()
         self._thread = threading.Thread(
             target=self._write, args=(loop, self._opened, self._finished), name="navtalk-recorder"
@@ -153,7 +200,7 @@ class Recorder:
         try:
             await asyncio.shield(self._opened)
             self._check_opened()
-            for kind in self._kinds:
+            for kind in self._plan.kinds:
                 self._removers.append(self._engine.add_encoded_sink(kind, self._take))
         except BaseException:
             await self._end()
@@ -170,13 +217,27 @@ class Recorder:
         await self._end()
         if self._error is not None:
             if exc is None:
-                raise RecordingError(f"{self._path} is incomplete: {self._error}") from self._error
+                kind = type(self._error) if isinstance(self._error, RecordingError) else None
+                text = f"{self._path} is incomplete: {self._error}"
+                raise (kind or RecordingError)(text) from self._error
             exc.add_note(f"the recording {self._path} is incomplete: {self._error}")
+
+    def _misfit(self) -> CodecMisfitError | None:
+        """The codecs that are known to come, before anything is opened."""
+        if self._plan.transcode:
+            return None
+        codecs = [self._engine.codec(kind) for kind in self._plan.kinds]
+        errors = [misfit(self._path, codec) for codec in codecs if codec in ("VP8", "H264")]
+        return next((error for error in errors if error is not None), None)
 
     def _check_opened(self) -> None:
         if self._error is not None:
             text = f"cannot record into {self._path}: {self._error}"
             raise RecordingError(text) from self._error
+
+    def _keyframe_for_segment(self) -> None:
+        """Called by the thread."""
+        self._loop.call_soon_threadsafe(self._engine.request_keyframe)
 
     async def _end(self) -> None:
         for remove in self._removers:
@@ -195,16 +256,19 @@ class Recorder:
         if frame.kind is MediaKind.VIDEO and not self._may_follow(frame):
             self._before_keyframe += 1
             return
+        if not self._put(frame, len(frame.data)) and frame.kind is MediaKind.VIDEO:
+            self._synced = False
+
+    def _put(self, item: EncodedFrame | Said, size: int) -> bool:
         with self._lock:
-            full = self._queued + len(frame.data) > QUEUE_BYTES
-            if not full:
-                self._queued += len(frame.data)
-        if full:
-            self._queue_full += 1
-            if frame.kind is MediaKind.VIDEO:
-                self._synced = False
-            return
-        self._queue.put(frame)
+            full = self._queued + size > QUEUE_BYTES
+            if full:
+                self._queue_full += 1
+            else:
+                self._queued += size
+        if not full:
+            self._queue.put(item)
+        return not full
 
     def _may_follow(self, frame: EncodedFrame) -> bool:
         if frame.keyframe:
@@ -225,21 +289,25 @@ class Recorder:
         """The thread."""
         try:
             try:
-                self._attempt(self._file.open)
+                self._attempt(self._recording.open)
             finally:
                 loop.call_soon_threadsafe(_finish, opened)
-            while (frame := self._queue.get()) is not None:
+            opened_file = self._error is None
+            while (item := self._queue.get()) is not None:
                 with self._lock:
-                    self._queued -= len(frame.data)
-                self._attempt(self._file.add, frame)
-            self._attempt(self._file.start)
-            self._attempt(self._file.close)
+                    self._queued -= len(item.pcm if isinstance(item, Said) else item.data)
+                self._attempt(self._recording.add, item)
+            self._attempt(self._recording.start)
+            if opened_file:
+                self._attempt(self._recording.close, always=True)
         finally:
             loop.call_soon_threadsafe(_finish, finished)
 
-    def _attempt(self, step: Callable[..., None], *arguments: EncodedFrame) -> None:
+    def _attempt(
+        self, step: Callable[..., None], *arguments: EncodedFrame | Said, always: bool = False
+    ) -> None:
         """Nothing is written after the first failure; leaving the block raises it."""
-        if self._error is not None and step != self._file.close:
+        if self._error is not None and not always:
             return
         try:
             step(*arguments)
@@ -250,170 +318,3 @@ class Recorder:
 def _finish(finished: asyncio.Future[None]) -> None:
     if not finished.done():
         finished.set_result(None)
-
-
-class _Track:
-    """One stream of the file and where its clock stands."""
-
-    def __init__(self, stream: Any, frame: EncodedFrame) -> None:
-        self.stream = stream
-        self.codec = frame.codec
-        self.clock_rate = frame.clock_rate
-        self.track_id = ""
-        self.offset = 0
-        self.last = -1
-        self.step = 0
-
-
-class _File:
-    """A Matroska file, used by the writing thread only (the counters are read by the loop)."""
-
-    def __init__(self, path: str, format: str, kinds: frozenset[MediaKind]) -> None:
-        self._path = path
-        self._real_path = os.path.realpath(path)
-        self._format = format
-        self._opened = self._created = False
-        self._kinds = kinds
-        self._waiting: deque[EncodedFrame] = deque()
-        self._waiting_bytes = 0
-        self._output: av.container.OutputContainer | None = None
-        self._tracks: dict[MediaKind, _Track] = {}
-        self._origin = 0.0
-        self.written = 0
-        self.too_late = 0
-        self.wrong_codec = 0
-
-    def open(self) -> None:
-        """See whether the file can be written, and create it; what it holds is not touched yet.
-
-        Raises OSError, and RecordingError where another recorder writes it.
-        """
-        with _being_written_lock:
-            if self._real_path in _being_written:
-                raise RecordingError("another recording writes this file now")
-            _being_written.add(self._real_path)
-        self._opened = True
-        created = not os.path.exists(self._real_path)
-        with open(self._real_path, "ab"):
-            self._created = created
-
-    def add(self, frame: EncodedFrame) -> None:
-        """Write a frame, or keep it until the header can be written."""
-        if frame.codec not in _CODECS[frame.kind]:
-            self.wrong_codec += 1
-            return
-        if self._format == "webm" and frame.codec == "H264":
-            raise ValueError("a .webm file holds VP8 and Opus, not H264: name it .mkv")
-        if self._output is not None:
-            self._mux(frame)
-            return
-        self._waiting.append(frame)
-        self._waiting_bytes += len(frame.data)
-        if (
-            {waiting.kind for waiting in self._waiting} == self._kinds
-            or frame.arrival - self._waiting[0].arrival >= START_SECONDS
-            or self._waiting_bytes > QUEUE_BYTES
-        ):
-            self.start()
-
-    def start(self) -> None:
-        """Write the header and what waits for it, if that has not happened and there is any."""
-        if self._output is not None or not self._waiting:
-            return
-        self._output = av.open(self._path, "w", format=self._format)
-        self._origin = min(frame.arrival for frame in self._waiting)
-        for kind in (MediaKind.VIDEO, MediaKind.AUDIO):
-            first = next((frame for frame in self._waiting if frame.kind is kind), None)
-            if first is not None:
-                self._tracks[kind] = _Track(_add_stream(self._output, first), first)
-        while self._waiting:
-            self._mux(self._waiting.popleft())
-        self._waiting_bytes = 0
-
-    def close(self) -> None:
-        """Complete the file; one that nothing was written into is removed if it is ours."""
-        if not self._opened:
-            return
-        try:
-            if self._output is not None:
-                self._output.close()
-            elif self._created:
-                os.unlink(self._real_path)
-        finally:
-            with _being_written_lock:
-                _being_written.discard(self._real_path)
-
-    def _mux(self, frame: EncodedFrame) -> None:
-        assert self._output is not None
-        track = self._tracks.get(frame.kind)
-        if track is None:
-            self.too_late += 1
-            return
-        if frame.codec != track.codec:
-            self.wrong_codec += 1
-            return
-        if frame.track_id != track.track_id:
-            # The first frame, or the first of a rebuilt connection whose clock starts anew.
-            track.track_id = frame.track_id
-            since = round((frame.arrival - self._origin) * track.clock_rate)
-            track.offset = since - frame.timestamp
-        pts = frame.timestamp + track.offset
-        if track.last >= 0:
-            # Decoding times must rise; a millisecond is Matroska's resolution.
-            pts = max(pts, track.last + track.clock_rate // 1000)
-            track.step = pts - track.last
-        if frame.codec == "opus":
-            track.step = _opus_samples(frame.data)
-        track.last = pts
-        packet = av.Packet(frame.data)
-        packet.stream = track.stream
-        packet.time_base = Fraction(1, track.clock_rate)
-        packet.pts = packet.dts = pts
-        packet.duration = track.step
-        packet.is_keyframe = frame.keyframe
-        self._output.mux(packet)
-        self.written += 1
-
-
-def _add_stream(output: av.container.OutputContainer, first: EncodedFrame) -> Any:
-    """The file's stream for a codec, with its size and codec private data."""
-    match first.codec:
-        case "VP8":
-            source = av.open(io.BytesIO(_ivf(first.data)), format="ivf")
-        case "H264":
-            # The prober finds size, SPS and PPS; from them the muxer writes an avcC record, and
-            # turns the start codes of every packet into lengths (ISO/IEC 14496-15).
-            source = av.open(io.BytesIO(first.data), format="h264")
-        case _:
-            # The encoder is opened for its OpusHead (RFC 7845 section 5.1) and encodes nothing.
-            stream = output.add_stream("libopus", rate=48000)
-            stream.layout = "stereo"
-            return stream
-    with source:
-        return output.add_stream_from_template(source.streams.video[0])
-
-
-def _ivf(keyframe: bytes) -> bytes:
-    """An IVF file of one VP8 keyframe, whose header has the size (RFC 6386 section 9.1)."""
-    if len(keyframe) < 10 or keyframe[3:6] != b"\x9d\x01\x2a":
-        raise ValueError("a VP8 keyframe has no start code")
-    width, height = struct.unpack_from("<HH", keyframe, 6)
-    header = struct.pack(
-        "<4sHH4sHHIIII", b"DKIF", 0, 32, b"VP80", width & 0x3FFF, height & 0x3FFF, 30, 1, 1, 0
-    )
-    return header + struct.pack("<IQ", len(keyframe), 0) + keyframe
-
-
-def _opus_samples(packet: bytes) -> int:
-    """Length of an Opus packet in samples of 48,000 Hz (RFC 6716 section 3.1)."""
-    if not packet:
-        return 0
-    config, code = packet[0] >> 3, packet[0] & 3
-    if config < 12:
-        frame = (480, 960, 1920, 2880)[config & 3]
-    elif config < 16:
-        frame = (480, 960)[config & 1]
-    else:
-        frame = (120, 240, 480, 960)[config & 3]
-    counts = {0: 1, 1: 2, 2: 2, 3: packet[1] & 0x3F if len(packet) > 1 else 0}
-    return frame * counts[code]

@@ -1,0 +1,153 @@
+"""Containers: which codec fits which, and encoded packets written into one with FFmpeg's muxers.
+
+Nothing is decoded or encoded here (the one picture that FFmpeg's H.264 prober looks at to learn the
+size is the exception). What is on the disk can be played at any moment, also when the process is
+killed: mp4 is fragmented, Matroska and WebM go on in clusters, and each fragment or cluster is of
+:data:`FLUSH_SECONDS` at most and is written out when it is whole.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, Final
+
+import av
+from attrs import define, frozen
+
+__all__ = ["CONTAINERS", "FLUSH_SECONDS", "Container", "PacketFile"]
+
+FLUSH_SECONDS: Final = 1.0
+"""What a killed process loses at most, and half a second of interleaving."""
+
+_MICROSECONDS: Final = 1_000_000
+
+
+@frozen(kw_only=True)
+class Container:
+    """A file format, and what of WebRTC's codecs it holds."""
+
+    format: str
+    """FFmpeg's name of the muxer."""
+    codecs: tuple[str, ...]
+    """As the rtpmap spells them."""
+    options: Mapping[str, str]
+
+
+CONTAINERS: Final[Mapping[str, Container]] = {
+    ".mp4": Container(
+        format="mp4",
+        codecs=("H264", "opus"),
+        options={
+            # The header goes out with the first fragment: only then is known where tracks begin.
+            "movflags": "+frag_keyframe+delay_moov+default_base_moof",
+            "frag_duration": str(round(FLUSH_SECONDS * _MICROSECONDS)),
+            "video_track_timescale": "90000",
+        },
+    ),
+    ".mkv": Container(
+        format="matroska",
+        codecs=("VP8", "H264", "opus"),
+        options={"cluster_time_limit": str(round(FLUSH_SECONDS * 1000))},
+    ),
+    ".webm": Container(
+        format="webm",
+        codecs=("VP8", "opus"),
+        options={"cluster_time_limit": str(round(FLUSH_SECONDS * 1000))},
+    ),
+}
+"""By suffix. Opus in mp4 is "Encapsulation of Opus in ISO BMFF"; VP8 has no place there that
+players know, and WebM is Matroska without H.264."""
+
+
+@define
+class _Stream:
+    stream: Any
+    time_base: Fraction
+    last: int = -1
+    """The newest packet's time, in units of time_base."""
+
+
+class PacketFile:
+    """A media file. First :meth:`add` each stream, then :meth:`write` packets of them.
+
+    Each method raises what FFmpeg raises: av.FFmpegError, which is also an OSError for the disk's
+    errors. :meth:`close` is to be called in any case.
+    """
+
+    def __init__(self, path: str, container: Container) -> None:
+        options = {
+            **container.options,
+            "flush_packets": "1",
+            # A track that pauses must not hold the other back in memory for 10 s.
+            "max_interleave_delta": str(_MICROSECONDS // 2),
+        }
+        self._output: av.container.OutputContainer = av.open(
+            path, "w", format=container.format, options=options
+        )
+        self._streams: dict[str, _Stream] = {}
+
+    def add(self, name: str, codec: str, first: bytes, *, title: str | None = None) -> None:
+        """A stream, for packets of a codec. `first` is a keyframe of it; of sound, any packet.
+
+        Raises ValueError for a VP8 keyframe that is none.
+        """
+        stream = _add_stream(self._output, codec, first)
+        if title is not None:
+            stream.metadata["title"] = title
+        rate = 48_000 if codec == "opus" else 90_000
+        self._streams[name] = _Stream(stream, Fraction(1, rate))
+
+    def write(self, name: str, data: bytes, *, pts: int, duration: int, keyframe: bool) -> int:
+        """A packet; times in the stream's clock, 48,000 or 90,000 Hz. Returns the time it got.
+
+        Decoding times must rise: one that does not is put a millisecond behind the one before,
+        which is Matroska's resolution.
+        """
+        stream = self._streams[name]
+        if stream.last >= 0:
+            pts = max(pts, stream.last + stream.time_base.denominator // 1000)
+        stream.last = pts = max(pts, 0)
+        packet = av.Packet(data)
+        packet.stream = stream.stream
+        packet.time_base = stream.time_base
+        packet.pts = packet.dts = pts
+        packet.duration = duration
+        packet.is_keyframe = keyframe
+        self._output.mux(packet)
+        return pts
+
+    def close(self) -> None:
+        """Complete the file."""
+        self._output.close()
+
+
+def _add_stream(output: av.container.OutputContainer, codec: str, first: bytes) -> Any:
+    """The file's stream for a codec, with its size and codec private data."""
+    match codec:
+        case "VP8":
+            source = av.open(io.BytesIO(_ivf(first)), format="ivf")
+        case "H264":
+            # The prober finds size, SPS and PPS; from them the muxer writes an avcC record, and
+            # turns the start codes of every packet into lengths (ISO/IEC 14496-15).
+            source = av.open(io.BytesIO(first), format="h264")
+        case _:
+            # The encoder is opened for its OpusHead (RFC 7845 section 5.1) and encodes nothing.
+            stream = output.add_stream("libopus", rate=48000)
+            stream.layout = "stereo"
+            return stream
+    with source:
+        return output.add_stream_from_template(source.streams.video[0])
+
+
+def _ivf(keyframe: bytes) -> bytes:
+    """An IVF file of one VP8 keyframe, whose header has the size (RFC 6386 section 9.1)."""
+    if len(keyframe) < 10 or keyframe[3:6] != b"\x9d\x01\x2a":
+        raise ValueError("a VP8 keyframe has no start code")
+    width, height = struct.unpack_from("<HH", keyframe, 6)
+    header = struct.pack(
+        "<4sHH4sHHIIII", b"DKIF", 0, 32, b"VP80", width & 0x3FFF, height & 0x3FFF, 30, 1, 1, 0
+    )
+    return header + struct.pack("<IQ", len(keyframe), 0) + keyframe
