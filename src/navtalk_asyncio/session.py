@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from navtalk_asyncio.driver import Driver
-from navtalk_asyncio.media.interface import Engine
+from navtalk_asyncio.media.interface import EncodedSource, Engine
 from navtalk_asyncio.succession import Succession
 from navtalk_proto.engine import TrackCounters
 from navtalk_proto.errors import LocalProtocolError, SessionClosedError
 from navtalk_proto.media import MediaKind
-from navtalk_proto.session import SessionCalls
+from navtalk_proto.session import ClientCalls, SessionCalls
 
 if TYPE_CHECKING:
     import av
 
-    from navtalk_asyncio.media.interface import EncodedSource
     from navtalk_asyncio.media.recorder import Recorder
 
 __all__ = ["Session"]
@@ -61,26 +61,65 @@ class Session(SessionCalls):
         """The human's voice as decoded PyAV frames: s16, 48,000 Hz stereo, 20 ms each."""
         return self._frames(MediaKind.AUDIO)
 
-    def record(self, path: str | PathLike[str]) -> AbstractAsyncContextManager[Recorder]:
-        """Copy the encoded video and voice into a Matroska or WebM file, re-encoding nothing.
+    def record(
+        self,
+        path: str | PathLike[str],
+        *,
+        kinds: Sequence[MediaKind] = (MediaKind.VIDEO, MediaKind.AUDIO),
+        own_voice: bool = False,
+        segment_seconds: float | None = None,
+        segment_bytes: int | None = None,
+        transcode: bool = False,
+    ) -> AbstractAsyncContextManager[Recorder]:
+        """Copy the encoded video and voice into an mp4, Matroska or WebM file, encoding nothing.
 
         ``async with session.record("call.mkv"):`` records until the block ends, or the connection:
-        after a reconnection there is nothing more in it, and another recording can be begun.
+        after a reconnection there is nothing more in it, and another recording can be begun. The
+        file can be played whenever the process dies. See docs/recording.md.
 
-        Raises ValueError for a suffix other than .mkv and .webm, LocalProtocolError on a session
-        without media, SessionClosedError after the end, SessionLostError while reconnecting.
-        Entering and leaving raise RecordingError: see
+        An mp4 file needs H.264, which is asked for when the session opens:
+        ``connect(media=recording_media("call.mp4"))``; `transcode` encodes pictures anew that do
+        not fit, off the loop, for a core. `kinds` are what of the human to record. `own_voice`
+        makes what is sent to the human a second audio track (client sessions). `segment_seconds`
+        and `segment_bytes` make a row of files of it, ``call-0001.mkv`` and so on, each from a
+        keyframe on.
+
+        Raises ValueError for another suffix or a limit that is not positive, LocalProtocolError on
+        a session without media or without a voice of its own, SessionClosedError after the end,
+        SessionLostError while reconnecting. Entering and leaving raise RecordingError, entering
+        CodecMisfitError where the call's codec does not fit: see
         :class:`~navtalk_asyncio.media.recorder.Recorder`.
         """
         if self.end is not None:
             raise SessionClosedError("the session is over")
         self._pump.check_up()
+        if own_voice and not isinstance(self, ClientCalls):
+            raise LocalProtocolError("only a client has a voice of its own to record")
         from navtalk_asyncio.media.recorder import Recorder
         from navtalk_asyncio.thread_engine import ThreadEngine
 
-        if isinstance(self.engine, ThreadEngine):
-            return self.engine.record(path)
-        return Recorder(cast("EncodedSource", self.engine), path)
+        make = (
+            self.engine.record
+            if isinstance(self.engine, ThreadEngine)
+            else partial(Recorder, self._source())
+        )
+        recording: AbstractAsyncContextManager[Recorder] = make(
+            path,
+            kinds=kinds,
+            own_voice=own_voice,
+            segment_seconds=segment_seconds,
+            segment_bytes=segment_bytes,
+            transcode=transcode,
+        )
+        if own_voice and isinstance(self, ClientCalls):
+            return self.with_own_voice(recording)
+        return recording
+
+    def _source(self) -> EncodedSource:
+        """The engine as what gives frames away. Raises LocalProtocolError for one that does not."""
+        if not isinstance(self.engine, EncodedSource):
+            raise LocalProtocolError("this session's engine has no encoded packets")
+        return self.engine
 
     def track_counters(self) -> Mapping[str, TrackCounters]:
         """Packet, frame and last-arrival counters of each received track, by track id."""

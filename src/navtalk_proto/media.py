@@ -7,11 +7,14 @@ Commands are in :mod:`navtalk_proto.actions`. An engine answers each with ``medi
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final, NewType, TypeAlias
+from typing import TYPE_CHECKING, Final, NewType, TypeAlias
 
 from attrs import field, frozen, validators
 
 from navtalk_proto.wire.messages import IceCandidate
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "OpId",
@@ -19,6 +22,7 @@ __all__ = [
     "Direction",
     "IcePolicy",
     "MediaLine",
+    "recording_media",
     "Capabilities",
     "MediaState",
     "CandidatePair",
@@ -77,6 +81,26 @@ class MediaLine:
         default=Direction.RECVONLY, validator=validators.instance_of(Direction)
     )
     codecs: tuple[str, ...] = ()
+
+
+_PREFERRED: Final = {".mp4": ("H264", "VP8"), ".mkv": (), ".webm": ("VP8", "H264")}
+"""Video codecs by a file's suffix: the first is what the file holds."""
+
+
+def recording_media(path: str | Path) -> tuple[MediaLine, ...]:
+    """The m-lines to ask for when a session is to be recorded into a file: H.264 first for mp4.
+
+    For ``connect(media=recording_media("call.mp4"))``. The codec is agreed when a session opens and
+    stays; afterwards a file can only be chosen to fit. A preference is no demand: where the server
+    has no H.264, VP8 comes, and recording into mp4 raises CodecMisfitError.
+
+    Raises ValueError for a suffix other than .mp4, .mkv and .webm.
+    """
+    suffix = "." + str(path).rpartition(".")[2].lower()
+    if suffix not in _PREFERRED:
+        raise ValueError(f"cannot record into {path}: {', '.join(_PREFERRED)}")
+    video = MediaLine(kind=MediaKind.VIDEO, codecs=_PREFERRED[suffix])
+    return video, MediaLine(kind=MediaKind.AUDIO)
 
 
 @frozen(kw_only=True)

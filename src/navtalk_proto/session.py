@@ -6,9 +6,16 @@ Nothing here knows a loop. An adapter's driver, which is a Pump, gives the few t
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from attrs import define, field
 
@@ -76,6 +83,17 @@ def is_farewell(error: Exception) -> bool:
     if isinstance(error, ExceptionGroup):
         return all(map(is_farewell, error.exceptions))
     return isinstance(error, SessionClosedError)
+
+
+class _Hears(Protocol):
+    """A recorder, as far as the core knows one."""
+
+    def say(self, pcm: bytes) -> None:
+        """A piece of the user's voice."""
+        ...
+
+
+_HearingT = TypeVar("_HearingT", bound=_Hears)
 
 
 @define(eq=False)
@@ -194,6 +212,7 @@ class ClientCalls(SessionCalls):
         self._pacer = Pacer()
         self._line: VoiceLine | None = None
         self._tools: ToolRunnerCalls | None = None
+        self._voice_taps: list[Callable[[bytes], None]] = []
 
     # ---- what was said
 
@@ -245,6 +264,8 @@ class ClientCalls(SessionCalls):
         if isinstance(intent, ToolResult | FunctionCallOutput):
             self._pump.check_up()
         await super().send(intent)
+        if isinstance(intent, SendAudio):
+            self._said(intent.pcm)
         if isinstance(intent, ToolResult | FunctionCallOutput):
             self._history.answered(intent.call_id, intent.output)
 
@@ -366,6 +387,18 @@ class ClientCalls(SessionCalls):
         """
         return await self.say(self._decode(path), paced=paced, trailing_silence=trailing_silence)
 
+    @asynccontextmanager
+    async def with_own_voice(
+        self, recording: AbstractAsyncContextManager[_HearingT]
+    ) -> AsyncGenerator[_HearingT]:
+        """A recording that is given what is said too; what ``record(own_voice=True)`` returns."""
+        async with recording as recorder:
+            self._voice_taps.append(recorder.say)
+            try:
+                yield recorder
+            finally:
+                self._voice_taps.remove(recorder.say)
+
     # ---- configuring and directing
 
     async def configure(
@@ -449,6 +482,11 @@ class ClientCalls(SessionCalls):
         """Send a piece of paced audio; not to be parted from :meth:`_due` by a wait."""
         self._pump.send(SendAudio(pcm=piece))
         self._pacer.sent(len(piece) // SAMPLE_WIDTH, self._pump.time())
+        self._said(piece)
+
+    def _said(self, pcm: bytes) -> None:
+        for tap in self._voice_taps:
+            tap(pcm)
 
     @contextmanager
     def _voice_line(self) -> Generator[VoiceLine]:

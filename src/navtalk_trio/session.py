@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from navtalk_proto.engine import TrackCounters
 from navtalk_proto.errors import LocalProtocolError, SessionClosedError
 from navtalk_proto.media import MediaKind
-from navtalk_proto.session import SessionCalls
+from navtalk_proto.session import ClientCalls, SessionCalls
 from navtalk_trio.driver import Driver, Engine
 from navtalk_trio.succession import Succession
 
 if TYPE_CHECKING:
     import av
+
+    from navtalk_trio.engine_thread import Recorder, ThreadEngine
 
 __all__ = ["MediaCalls", "Session"]
 
@@ -57,22 +59,60 @@ class MediaCalls(SessionCalls):
         """The human's voice as decoded PyAV frames: s16, 48,000 Hz stereo, 20 ms each."""
         return self._frames(MediaKind.AUDIO)
 
-    def record(self, path: str | PathLike[str]) -> AbstractAsyncContextManager[Any]:
-        """Copy the encoded video and voice into a Matroska or WebM file, re-encoding nothing.
+    def record(
+        self,
+        path: str | PathLike[str],
+        *,
+        kinds: Sequence[MediaKind] = (MediaKind.VIDEO, MediaKind.AUDIO),
+        own_voice: bool = False,
+        segment_seconds: float | None = None,
+        segment_bytes: int | None = None,
+        transcode: bool = False,
+    ) -> AbstractAsyncContextManager[Recorder]:
+        """Copy the encoded video and voice into an mp4, Matroska or WebM file, encoding nothing.
 
         ``async with session.record("call.mkv"):`` records until the block ends, or the connection:
-        after a reconnection there is nothing more in it, and another recording can be begun.
-        Raises SessionClosedError when the session is over, SessionLostError while reconnecting.
+        after a reconnection there is nothing more in it, and another recording can be begun. The
+        file can be played whenever the process dies. See docs/recording.md.
+
+        An mp4 file needs H.264, which is asked for when the session opens:
+        ``connect(media=recording_media("call.mp4"))``; `transcode` encodes pictures anew that do
+        not fit, off the loop, for a core. `kinds` are what of the human to record. `own_voice`
+        makes what is sent to the human a second audio track (client sessions). `segment_seconds`
+        and `segment_bytes` make a row of files of it, ``call-0001.mkv`` and so on, each from a
+        keyframe on.
+
+        Raises ValueError for another suffix or a limit that is not positive, LocalProtocolError on
+        a session without media or without a voice of its own, SessionClosedError after the end,
+        SessionLostError while reconnecting. Entering and leaving raise RecordingError, entering
+        CodecMisfitError where the call's codec does not fit: see
+        :class:`~navtalk_asyncio.media.recorder.Recorder`.
         """
         if self.end is not None:
             raise SessionClosedError("the session is over")
         self._pump.check_up()
+        if own_voice and not isinstance(self, ClientCalls):
+            raise LocalProtocolError("only a client has a voice of its own to record")
+        recording: AbstractAsyncContextManager[Recorder] = self._thread_engine().record(
+            path,
+            kinds=kinds,
+            own_voice=own_voice,
+            segment_seconds=segment_seconds,
+            segment_bytes=segment_bytes,
+            transcode=transcode,
+        )
+        if own_voice and isinstance(self, ClientCalls):
+            return self.with_own_voice(recording)
+        return recording
+
+    def _thread_engine(self) -> ThreadEngine:
+        """The engine as what gives frames away. Raises LocalProtocolError for one that does not."""
         from navtalk_trio.engine_thread import ThreadEngine
 
         engine = self.engine
         if not isinstance(engine, ThreadEngine):
             raise LocalProtocolError("this session's engine has no encoded packets")
-        return engine.record(path)
+        return engine
 
     def track_counters(self) -> Mapping[str, TrackCounters]:
         """Packet, frame and last-arrival counters of each received track, by track id."""

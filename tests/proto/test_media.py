@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 
-from navtalk_proto.media import Capabilities, Direction, MediaKind, MediaLine, MediaState
+from navtalk_proto.media import (
+    Capabilities,
+    Direction,
+    MediaKind,
+    MediaLine,
+    MediaState,
+    recording_media,
+)
 
 
 def test_a_line_receives_by_default() -> None:
@@ -45,3 +52,24 @@ def test_media_states_in_the_order_of_a_call() -> None:
         "failed",
         "closed",
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "codecs"),
+    [
+        ("call.mp4", ("H264", "VP8")),
+        ("/tmp/a.b/call.MP4", ("H264", "VP8")),
+        ("call.webm", ("VP8", "H264")),
+        ("call.mkv", ()),
+    ],
+)
+def test_what_a_recording_wants_is_asked_for(path: str, codecs: tuple[str, ...]) -> None:
+    video, audio = recording_media(path)
+    assert video == MediaLine(kind=MediaKind.VIDEO, codecs=codecs)
+    assert audio == MediaLine(kind=MediaKind.AUDIO)
+
+
+@pytest.mark.parametrize("path", ["call.avi", "call", "call.mp4/call"])
+def test_a_file_that_nothing_is_recorded_into_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match=r"\.mp4, \.mkv, \.webm"):
+        recording_media(path)

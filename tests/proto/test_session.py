@@ -7,6 +7,7 @@ import json
 import weakref
 from base64 import b64decode
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -845,3 +846,31 @@ def test_an_intent_to_close_waits_for_no_room(hand_pump: Any, crank: Any) -> Non
     assert session.pump.take()[-1] == CloseTransport(code=3000, reason="enough")
     assert not session.pump.over.is_set()
     speaking.cancel()
+
+
+def test_a_recording_hears_what_is_said_while_it_runs(hand_pump: Any, crank: Any) -> None:
+    """Paced or not, and by an intent; neither before nor after, and what it raises leaves."""
+    session = usable(hand_pump)
+    heard: list[bytes] = []
+
+    class Recorder:
+        def say(self, pcm: bytes) -> None:
+            heard.append(pcm)
+
+    @asynccontextmanager
+    async def recording() -> AsyncGenerator[Recorder]:
+        yield Recorder()
+        raise KeyError("disk")
+
+    async def talk() -> None:
+        await session.send_audio(b"\0\0")
+        async with session.with_own_voice(recording()):
+            await session.send_audio(b"\1\0" * 480)
+            await session.send_audio(b"\2\0" * 2000, paced=True)
+            await session.send(SendAudio(pcm=b"\3\0"))
+            await session.send_text("written")
+
+    with pytest.raises(KeyError, match="disk"):
+        crank(talk()).result()
+    crank(session.send_audio(b"\4\0")).result()
+    assert heard == [b"\1\0" * 480, b"\2\0" * 1536, b"\2\0" * 464, b"\3\0"]
