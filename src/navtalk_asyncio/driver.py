@@ -13,7 +13,9 @@ from navtalk_proto.connection import Connection
 from navtalk_proto.event_buffer import EventBuffer, Flag
 from navtalk_proto.events import Event
 from navtalk_proto.exception_groups import unwrap
+from navtalk_proto.media import MediaKind
 from navtalk_proto.pump import Pump
+from navtalk_proto.stats import MediaStats
 from navtalk_proto.transport import Transport, TransportClosedError
 
 __all__ = ["Driver"]
@@ -65,6 +67,15 @@ class Driver(Pump):
         """Hand a command to the engine."""
         assert self.engine is not None, "a core without media gives no media command"
         self.engine.execute(command)
+
+    def media_stats(self) -> MediaStats:
+        """What the engine measured; empty without media."""
+        return MediaStats() if self.engine is None else self.engine.stats()
+
+    def await_answer(self, told: Callable[[MediaKind, float], None] | None) -> None:
+        """Have the engine tell of sound and movement; None ends it."""
+        if self.engine is not None:
+            self.engine.await_answer(told)
 
     def start(self) -> None:
         """Tell the core that the transport is open; to be followed by :meth:`run`."""

@@ -19,6 +19,7 @@ from navtalk_proto.actions import MediaCommand
 from navtalk_proto.engine import EngineCallbacks, TrackCounters
 from navtalk_proto.errors import SessionClosedError
 from navtalk_proto.media import Capabilities, MediaKind
+from navtalk_proto.stats import MediaStats
 
 if TYPE_CHECKING:
     from navtalk_asyncio.media.interface import EncodedSource
@@ -98,6 +99,14 @@ class ThreadEngine:
     def counters(self) -> Mapping[str, TrackCounters]:
         """Counters by track id."""
         return self._threaded.counters()
+
+    def stats(self) -> MediaStats:
+        """A snapshot of the current peer connection, or else of the last one."""
+        return self._threaded.stats()
+
+    def await_answer(self, told: Callable[[MediaKind, float], None] | None) -> None:
+        """Tell when a sound begins and a picture changes."""
+        self._threaded.await_answer(told)
 
     @asynccontextmanager
     async def record(self, path: str | PathLike[str], **options: Any) -> AsyncGenerator[Recorder]:

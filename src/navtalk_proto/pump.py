@@ -29,7 +29,8 @@ from navtalk_proto.events import Closed, Event
 from navtalk_proto.exception_groups import unwrap
 from navtalk_proto.intents import Close, Intent
 from navtalk_proto.limits import KIB
-from navtalk_proto.media import MediaEvent, OpId
+from navtalk_proto.media import MediaEvent, MediaKind, OpId
+from navtalk_proto.stats import MediaStats
 from navtalk_proto.transport import TransportClosedError
 
 __all__ = ["OUTGOING_HIGH_WATER", "Carrier", "CoreInput", "Observer", "Pump"]
@@ -124,6 +125,13 @@ class Carrier:
     def retry_now(self) -> None:
         """Wait no longer for the next attempt to reconnect."""
         raise LocalProtocolError("this session was opened without reconnect")
+
+    def media_stats(self) -> MediaStats:
+        """What the newest connection's engine measured; empty without media."""
+        return MediaStats()
+
+    def await_answer(self, told: Callable[[MediaKind, float], None] | None) -> None:
+        """Have the newest connection's engine tell of sound and movement; None ends it."""
 
     def renewed(self, open: Callable[[], AsyncIterator[T]]) -> AsyncIterator[T]:
         """What `open` gives, and again from each connection that takes a lost one's place."""

@@ -17,7 +17,7 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from navtalk_proto.connection import Counters
 from navtalk_proto.errors import (
@@ -27,16 +27,18 @@ from navtalk_proto.errors import (
     SessionClosedError,
 )
 from navtalk_proto.event_buffer import DroppingBuffer, Flag
-from navtalk_proto.events import Closed, Event, Ready
+from navtalk_proto.events import Closed, Event, Ready, Usable
 from navtalk_proto.history import CallEntry, History, Turn
 from navtalk_proto.intents import Close, Intent, Negotiate, SayText, SendAudio
 from navtalk_proto.machines.lifecycle import State
-from navtalk_proto.media import MediaLine
+from navtalk_proto.media import MediaKind, MediaLine
 from navtalk_proto.pacing import Pacer
 from navtalk_proto.pump import Carrier
+from navtalk_proto.stats import SessionStats, TurnLatency
 from navtalk_proto.tool_runner import ToolRunnerCalls
 from navtalk_proto.tools.arguments import result_text
 from navtalk_proto.tools.schema import ToolLike, ToolSet
+from navtalk_proto.turn_latency import TurnLatencyMeter
 from navtalk_proto.voice_line import VoiceLine
 from navtalk_proto.wire.audio import FRAME_BYTES, SAMPLE_RATE, SAMPLE_WIDTH, split_pcm
 from navtalk_proto.wire.messages import (
@@ -44,6 +46,7 @@ from navtalk_proto.wire.messages import (
     AudioCommit,
     FunctionCallOutput,
     InputConfig,
+    InputText,
     JsonValue,
     ResponseCreate,
     SessionUpdate,
@@ -143,6 +146,23 @@ class SessionCalls:
         """Events that gave way because nobody reads :meth:`events`."""
         return self._pump.events.dropped
 
+    def stats(self) -> SessionStats:
+        """What was measured until now: see docs/stats.md. At any time, also after the end.
+
+        Cheap enough for once a second and more: nothing is asked of the network. With an engine on
+        a thread that is asked, for less than a millisecond.
+        """
+        return SessionStats(
+            at=self._pump.time(),
+            media=self._pump.media_stats(),
+            latencies=self._latencies(),
+            counters=evolve(self.counters),
+            events_dropped=self.events_dropped,
+        )
+
+    def _latencies(self) -> tuple[TurnLatency, ...]:
+        return ()
+
     # ---- events
 
     def events(self) -> AsyncIterator[Event]:
@@ -213,6 +233,9 @@ class ClientCalls(SessionCalls):
         self._line: VoiceLine | None = None
         self._tools: ToolRunnerCalls | None = None
         self._voice_taps: list[Callable[[bytes], None]] = []
+        self._latency = TurnLatencyMeter()
+        self._awaiting = False
+        """Whether the engine was told to listen for an answer."""
 
     # ---- what was said
 
@@ -245,6 +268,10 @@ class ClientCalls(SessionCalls):
     def observe(self, event: Event) -> None:
         """Called by the driver with each event, before :meth:`events` gives it out."""
         super().observe(event)
+        self._latency.observe(event, now=self._pump.time())
+        if isinstance(event, Usable):
+            self._awaiting = False  # it was another connection's engine
+        self._follow_answer()
         entry = self._history.observe(event)
         if entry is not None and not isinstance(entry, CallEntry):
             self._turns.put(entry)
@@ -268,6 +295,24 @@ class ClientCalls(SessionCalls):
             self._said(intent.pcm)
         if isinstance(intent, ToolResult | FunctionCallOutput):
             self._history.answered(intent.call_id, intent.output)
+        elif isinstance(intent, ResponseCreate | InputText) or (
+            isinstance(intent, SayText) and intent.respond
+        ):
+            self._latency.asked(now=self._pump.time())
+            self._follow_answer()
+
+    def _latencies(self) -> tuple[TurnLatency, ...]:
+        return self._latency.latencies
+
+    def _follow_answer(self) -> None:
+        """Have the engine listen while the first sound or movement of an answer is waited for."""
+        if self._latency.watching is not self._awaiting:
+            self._awaiting = not self._awaiting
+            self._pump.await_answer(self._sign_of_answer if self._awaiting else None)
+
+    def _sign_of_answer(self, kind: MediaKind, at: float) -> None:
+        self._latency.media(kind, at)
+        self._follow_answer()
 
     # ---- reconnecting
 
@@ -485,6 +530,7 @@ class ClientCalls(SessionCalls):
         self._said(piece)
 
     def _said(self, pcm: bytes) -> None:
+        self._latency.voice_sent(pcm, now=self._pump.time())
         for tap in self._voice_taps:
             tap(pcm)
 

@@ -43,8 +43,8 @@ class ReceivedTrackStats:
     bitrate: float = 0.0
     """Bits of payload per second."""
     packets_lost: int = 0
-    """Packets expected and not received, in the sense of RFC 3550 A.3: what was sent again and
-    arrived is not lost. Negative when the network duplicates."""
+    """Packets expected and not received (RFC 3550 A.3). What was sent again on a stream of its own
+    (RFC 4588) is lost here: the network lost it once. Negative when the network duplicates."""
     loss: float = 0.0
     """The share of expected packets that were lost, 0 to 1, over the last seconds."""
     jitter: float = 0.0
@@ -68,6 +68,14 @@ class ReceivedTrackStats:
     """How long these lasted, with one that lasts still."""
     jitter_buffer_packets: int = 0
     """RTP packets that wait for one that is missing, or for the rest of their frame."""
+    packets_late: int = 0
+    """Packets that came after they had been given up."""
+    packets_duplicated: int = 0
+    """Packets that came twice."""
+    packets_discarded: int = 0
+    """Packets that came, of pictures that were given up."""
+    holes_given_up: int = 0
+    """How often a missing packet was waited for in vain."""
     decoder_queue_frames: int = 0
     """Complete frames that wait for the decoder."""
     last_packet: float | None = None

@@ -45,10 +45,11 @@ from navtalk_proto.exception_groups import unwrap
 from navtalk_proto.history import History
 from navtalk_proto.intents import Close, Intent, Negotiate
 from navtalk_proto.machines.lifecycle import State
-from navtalk_proto.media import MediaState
+from navtalk_proto.media import MediaKind, MediaState
 from navtalk_proto.opening import Opening
 from navtalk_proto.pump import Carrier, Pump
 from navtalk_proto.reconnect import Phase, Reconnector, ReconnectPolicy
+from navtalk_proto.stats import MediaStats
 from navtalk_proto.wire.messages import (
     InputConfig,
     InputFunctionCall,
@@ -256,6 +257,14 @@ class Succession(Carrier, Generic[D]):
         """Wait no longer for the next attempt."""
         self._reconnector.retry_now()
         self._moved()
+
+    def media_stats(self) -> MediaStats:
+        """What the newest connection's engine measured."""
+        return self.driver.media_stats()
+
+    def await_answer(self, told: Callable[[MediaKind, float], None] | None) -> None:
+        """Have the newest connection's engine tell of sound and movement; None ends it."""
+        self.driver.await_answer(told)
 
     def renewed(self, open: Callable[[], AsyncIterator[T]]) -> AsyncIterator[T]:
         """What `open` gives, and again from each connection that takes a lost one's place."""

@@ -16,6 +16,7 @@ from navtalk_proto.events import Event
 from navtalk_proto.exception_groups import unwrap
 from navtalk_proto.media import MediaKind
 from navtalk_proto.pump import Pump
+from navtalk_proto.stats import MediaStats
 from navtalk_proto.transport import Transport, TransportClosedError
 from navtalk_trio.flag import Flag
 from navtalk_trio.session_log import log_sent, logged
@@ -62,6 +63,17 @@ class Engine(Protocol):
 
     def counters(self) -> Mapping[str, TrackCounters]:
         """Counters by track id."""
+        ...
+
+    def stats(self) -> MediaStats:
+        """A snapshot of the current peer connection, or else of the last one."""
+        ...
+
+    def await_answer(self, told: Callable[[MediaKind, float], None] | None) -> None:
+        """Tell when a sound begins (AUDIO) and a picture changes (VIDEO), and when it came.
+
+        `told` is called on trio's loop, with its clock's seconds; None ends it.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -112,6 +124,15 @@ class Driver(Pump):
         """Hand a command to the engine."""
         assert self.engine is not None, "a core without media gives no media command"
         self.engine.execute(command)
+
+    def media_stats(self) -> MediaStats:
+        """What the engine measured; empty without media."""
+        return MediaStats() if self.engine is None else self.engine.stats()
+
+    def await_answer(self, told: Callable[[MediaKind, float], None] | None) -> None:
+        """Have the engine tell of sound and movement; None ends it."""
+        if self.engine is not None:
+            self.engine.await_answer(told)
 
     async def start(self) -> None:
         """Get the engine ready and tell the core that the transport is open; then :meth:`run`."""

@@ -7,6 +7,7 @@ costs 30 % more CPU, cannot be imported on Python 3.14, and any stray asyncio er
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,6 +22,7 @@ from navtalk_proto.actions import MediaCommand
 from navtalk_proto.engine import EngineCallbacks, TrackCounters
 from navtalk_proto.errors import SessionClosedError
 from navtalk_proto.media import MediaKind
+from navtalk_proto.stats import MediaStats
 from navtalk_trio.flag import Flag
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ class ThreadEngine:
         self._make = make or aiortc_engine()
         self._thread: EngineThread
         self._threaded: ThreadedEngine | None = None
+        self._final = MediaStats()
+        """The last snapshot, once the engine is closed."""
 
     async def start(self) -> None:
         """Start the media loop for the first session of the process, and make the engine on it.
@@ -86,8 +90,15 @@ class ThreadEngine:
         with trio.CancelScope(shield=True):
             self._thread = await trio.to_thread.run_sync(EngineThread.acquire)
             try:
+                # Both clocks run alike; trio's begins anywhere.
+                ahead = trio.current_time() - time.monotonic()
                 self._threaded = await trio.to_thread.run_sync(
-                    ThreadedEngine, self._thread, self._make, self._callbacks, token.run_sync_soon
+                    ThreadedEngine,
+                    self._thread,
+                    self._make,
+                    self._callbacks,
+                    token.run_sync_soon,
+                    ahead,
                 )
             except BaseException:
                 await trio.to_thread.run_sync(self._thread.release)
@@ -109,6 +120,15 @@ class ThreadEngine:
     def counters(self) -> Mapping[str, TrackCounters]:
         """Counters by track id."""
         return self._running.counters()
+
+    def stats(self) -> MediaStats:
+        """A snapshot of the current peer connection, or else of the last one."""
+        return self._final if self._threaded is None else self._threaded.stats()
+
+    def await_answer(self, told: Callable[[MediaKind, float], None] | None) -> None:
+        """Tell when a sound begins and a picture changes."""
+        if self._threaded is not None:
+            self._threaded.await_answer(told)
 
     @asynccontextmanager
     async def record(self, path: str | PathLike[str], **options: Any) -> AsyncGenerator[Recorder]:
@@ -149,6 +169,7 @@ class ThreadEngine:
         with trio.CancelScope(shield=True):
             try:
                 await call_on_media_loop(self._thread, threaded.close_on_media_loop)
+                self._final = threaded.stats()
             finally:
                 await trio.to_thread.run_sync(self._thread.release)
 

@@ -35,6 +35,7 @@ from navtalk_proto.media import (
     MediaStateChanged,
     TrackAdded,
 )
+from navtalk_proto.stats import MediaStats
 from navtalk_proto.wire.messages import Answer, IceCandidate, IceServer, Offer
 from navtalk_proto.wire.plain_http import HttpReply, HttpRequest
 
@@ -130,6 +131,12 @@ class BrowserEngine:
     def counters(self) -> Mapping[str, TrackCounters]:
         """None: the browser's own are asked for with :meth:`EnginePage.peek`."""
         return {}
+
+    def stats(self) -> MediaStats:
+        return MediaStats()
+
+    def await_answer(self, told: Callable[[MediaKind, float], None] | None) -> None:
+        pass
 
     async def aclose(self) -> None:
         """Close the peer connection; what waits for it fails."""

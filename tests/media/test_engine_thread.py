@@ -19,6 +19,7 @@ from navtalk_asyncio.thread_engine import ThreadEngine as OnAsyncio
 from navtalk_proto.actions import MediaCommand
 from navtalk_proto.engine import EngineCallbacks, TrackCounters
 from navtalk_proto.media import Capabilities, MediaKind
+from navtalk_proto.stats import MediaStats
 from navtalk_trio.engine_thread import ThreadEngine as OnTrio
 
 PATIENCE = 20.0
@@ -136,6 +137,12 @@ class StillEngine:
 
     def request_keyframe(self) -> bool:
         return True
+
+    def stats(self) -> MediaStats:
+        return MediaStats()
+
+    def await_answer(self, told: Callable[[MediaKind, float], None] | None) -> None:
+        pass
 
     async def aclose(self) -> None:
         pass

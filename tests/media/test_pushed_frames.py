@@ -14,6 +14,7 @@ from navtalk_asyncio.media.frame_buffer import FrameBuffer
 from navtalk_asyncio.media.interface import EngineCallbacks, TrackCounters
 from navtalk_proto.actions import MediaCommand
 from navtalk_proto.media import Capabilities, MediaKind
+from navtalk_proto.stats import MediaStats
 
 PATIENCE = 20.0
 
@@ -49,6 +50,12 @@ class FedEngine:
             "second": TrackCounters(kind=MediaKind.VIDEO),
             "voice": TrackCounters(kind=MediaKind.AUDIO),
         }
+
+    def stats(self) -> MediaStats:
+        return MediaStats()
+
+    def await_answer(self, told: Callable[[MediaKind, float], None] | None) -> None:
+        pass
 
     async def aclose(self) -> None:
         for reader in self.readers:

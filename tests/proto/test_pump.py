@@ -40,6 +40,7 @@ from navtalk_proto.machines.lifecycle import State
 from navtalk_proto.media import IcePolicy, MediaState, MediaStateChanged, OpId
 from navtalk_proto.pump import OUTGOING_HIGH_WATER, Carrier, Observer, Pump
 from navtalk_proto.roles import Role
+from navtalk_proto.stats import MediaStats
 from navtalk_proto.testing.engine import StrictEngine
 from navtalk_proto.transport import TransportClosedError
 from navtalk_proto.wire.messages import Answer, InputConfig, Offer
@@ -605,3 +606,9 @@ def test_events_go_where_they_are_to_go(hand_pump: Any, flag: Any) -> None:
     pump.ready()
     assert pump.events is elsewhere
     assert len(elsewhere) == 3
+
+
+def test_a_carrier_without_media_measures_nothing() -> None:
+    bare = Carrier()
+    assert bare.media_stats() == MediaStats()
+    bare.await_answer(None)

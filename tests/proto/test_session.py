@@ -48,6 +48,7 @@ from navtalk_proto.session import (
     SessionCalls,
     is_farewell,
 )
+from navtalk_proto.stats import MediaStats
 from navtalk_proto.testing.engine import StrictEngine
 from navtalk_proto.transport import TransportClosedError
 from navtalk_proto.wire.messages import Answer, FunctionCallOutput, Offer, ToolResult
@@ -874,3 +875,67 @@ def test_a_recording_hears_what_is_said_while_it_runs(hand_pump: Any, crank: Any
         crank(talk()).result()
     crank(session.send_audio(b"\4\0")).result()
     assert heard == [b"\1\0" * 480, b"\2\0" * 1536, b"\2\0" * 464, b"\3\0"]
+
+
+# ---- what is measured
+
+
+def test_its_stats_are_a_snapshot(hand_pump: Any) -> None:
+    session = usable(hand_pump)
+    before = session.stats()
+    session.pump.received('{"type": "something.new"}')
+    after = session.stats()
+    assert (before.counters.unknown, after.counters.unknown) == (0, 1)
+    assert after.at == session.pump.time()
+    assert (after.media, after.latencies, after.events_dropped) == (MediaStats(), (), 0)
+    assert SessionCalls(session.pump).stats().latencies == ()
+
+
+def test_an_engine_listens_while_an_answer_is_waited_for(
+    hand_pump: Any, crank: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = usable(hand_pump)
+    waits: list[Any] = []
+    monkeypatch.setattr(session.pump, "await_answer", waits.append)
+    crank(session.send(SayText(text="a", respond=False)))
+    assert waits == []
+    crank(session.send_text("Hello?"))
+    (told,) = waits
+    session.pump.clock.advance(0.5)
+    now = session.pump.time()
+    told(MediaKind.AUDIO, now)
+    assert len(waits) == 1
+    told(MediaKind.VIDEO, now)
+    assert waits == [told, None]
+    (turn,) = session.stats().latencies
+    assert (turn.typed, turn.to_first_audio, turn.lip_offset) == (True, 0.5, 0.0)
+
+
+def test_the_end_of_the_users_speech_is_that_of_the_voice_that_was_sent(
+    hand_pump: Any, crank: Any
+) -> None:
+    session = usable(hand_pump)
+    voice, silence = b"\x00\x20" * 1536, bytes(3072)
+    session.pump.received('{"type": "realtime.input_audio_buffer.speech_started"}')
+    crank(session.send(SendAudio(pcm=voice)))
+    crank(session.send_audio(voice, paced=True))
+    spoken = session.pump.time()
+    session.pump.clock.advance(0.3)
+    crank(session.send_audio(silence))
+    session.pump.clock.advance(0.5)
+    session.pump.received('{"type": "realtime.input_audio_buffer.speech_stopped"}')
+    (turn,) = session.stats().latencies
+    assert turn.speech_end == spoken
+    assert turn.silence_told == session.pump.time()
+
+
+def test_the_engine_of_another_connection_is_told_too(
+    hand_pump: Any, crank: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = usable(hand_pump)
+    waits: list[Any] = []
+    monkeypatch.setattr(session.pump, "await_answer", waits.append)
+    crank(session.respond())
+    session.observe(Usable())
+    assert len(waits) == 2
+    assert None not in waits

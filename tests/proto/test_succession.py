@@ -916,3 +916,13 @@ def test_a_reader_that_does_not_read_keeps_no_more_than_twice_the_high_water(mak
     hand.wait(4.0)
     assert not hand.crank(EventBuffer.room(hand.events)).done
     assert isinstance(hand.crank(anext(reader)).result(), Reconnecting)
+
+
+def test_what_is_measured_is_the_newest_connections(make: Any) -> None:
+    hand = make()
+    waits: list[Any] = []
+    hand.driver.await_answer = waits.append
+    hand.driver.media_stats = lambda: "the driver's"
+    hand.await_answer(None)
+    assert waits == [None]
+    assert hand.media_stats() == "the driver's"

@@ -18,6 +18,7 @@ from navtalk_asyncio.media.frame_buffer import FrameBuffer
 from navtalk_proto.actions import MediaCommand, OpenPeer
 from navtalk_proto.engine import EngineCallbacks, TrackCounters
 from navtalk_proto.media import Capabilities, IcePolicy, MediaKind, OpId
+from navtalk_proto.stats import MediaStats
 from navtalk_trio.engine_thread import ThreadEngine, call_on_media_loop
 
 T = TypeVar("T")
@@ -374,6 +375,12 @@ class FedEngine:
 
     def counters(self) -> Mapping[str, TrackCounters]:
         return {"face": TrackCounters(kind=MediaKind.VIDEO, frames_dropped=3)}
+
+    def stats(self) -> MediaStats:
+        return MediaStats()
+
+    def await_answer(self, told: Callable[[MediaKind, float], None] | None) -> None:
+        pass
 
     async def aclose(self) -> None:
         self.closed_on = threading.current_thread().name

@@ -47,6 +47,7 @@ except ModuleNotFoundError as _missing:
     ) from _missing
 
 from navtalk_asyncio.media import aiortc_internals as internals
+from navtalk_asyncio.media.answer_watch import AnswerTold, AnswerWatch
 from navtalk_asyncio.media.command_error import CommandError
 from navtalk_asyncio.media.frame_buffer import AUDIO_MICROSECONDS, VIDEO_FRAMES, FrameBuffer
 from navtalk_asyncio.media.gathering import Gathering
@@ -56,6 +57,7 @@ from navtalk_asyncio.media.payload_types import PayloadTypes
 from navtalk_asyncio.media.picture_clock import PictureClock
 from navtalk_asyncio.media.private_names import works
 from navtalk_asyncio.media.receive_path import BLACKOUT_SECONDS
+from navtalk_asyncio.media.receiver_meter import ReceiverMeter, sent_stats
 from navtalk_asyncio.media.receiver_tap import ReceiverTap, discard_queued_frames
 from navtalk_asyncio.media.remote_candidates import RemoteCandidates
 from navtalk_asyncio.media.rtcp_reports import read_reports, send_right_reports
@@ -101,6 +103,7 @@ from navtalk_proto.media import (
     OpId,
     TrackAdded,
 )
+from navtalk_proto.stats import MediaStats
 from navtalk_proto.wire.messages import Answer, Description, IceCandidate, Offer
 
 if TYPE_CHECKING:
@@ -160,6 +163,8 @@ class AiortcEngine:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._ignored: Counter[str] = Counter()
+        self._answer_watch = AnswerWatch()
+        self._last_stats = MediaStats()
         self._readers: dict[MediaKind, weakref.WeakSet[FrameBuffer[Any] | DecodedSink]] = {
             kind: weakref.WeakSet() for kind in MediaKind
         }
@@ -296,6 +301,19 @@ class AiortcEngine:
     def counters(self) -> Mapping[str, TrackCounters]:
         """Counters by track id, of the current peer connection or else of the last one."""
         return {received.track_id: received.counters for received in self._received}
+
+    def stats(self) -> MediaStats:
+        """What is known of the current peer connection, or else was of the last one."""
+        if self._peer is not None and not self._peer.closing:
+            self._last_stats = self._peer.stats()
+        return self._last_stats
+
+    def await_answer(self, told: AnswerTold | None) -> None:
+        """Tell when a sound begins and a picture changes, until this is called with None.
+
+        Sound is listened to in any case, pictures only while somebody reads them.
+        """
+        self._answer_watch.wait(told)
 
     def candidate_pairs(self) -> tuple[CandidatePair, ...]:
         """What ICE has tried so far; empty without a peer connection."""
@@ -447,18 +465,25 @@ class AiortcEngine:
         return next((track for track in self._received if track.kind is kind), None)
 
     def _wanted(self, received: _Received) -> bool:
-        return self._first(received.kind) is received and any(
-            not reader.closed for reader in self._readers[received.kind]
-        )
+        return self._first(received.kind) is received and self._watched(received.kind)
+
+    def _watched(self, kind: MediaKind) -> bool:
+        return any(not reader.closed for reader in self._readers[kind])
 
     def _decoded(self, received: _Received, frame: Any) -> None:
         if self._first(received.kind) is received:
+            if received.kind is MediaKind.VIDEO:
+                self._answer_watch.picture(frame, received.meter.arrival(frame.pts))
             for reader in list(self._readers[received.kind]):
                 reader.push(frame)
 
     def _encoded(self, received: _Received, frame: EncodedFrame) -> None:
         if self._first(received.kind) is not received:
             return
+        if received.kind is MediaKind.AUDIO and (
+            self._answer_watch.told is not None or self._watched(MediaKind.VIDEO)
+        ):
+            self._answer_watch.sound(frame)
         self._sinks[received.kind].give(frame)
 
     def _track_ended(self, peer: _Peer, received: _Received) -> None:
@@ -511,12 +536,13 @@ class _Received:
                 reports=self.reports,
                 loop=engine._loop,
                 on_packet=self._packet,
-                on_frame=lambda frame: engine._encoded(self, frame),
+                on_frame=self._frame,
                 on_drop=self.count_drop,
                 wanted=lambda: engine._wanted(self),
                 spawn=engine._own,
             )
             read_reports(receiver, self.reports)
+        self.meter = ReceiverMeter(receiver, self._tap, kind=self.kind, now=engine._loop.time)
         self.pump = engine._own(self._pump(track))
 
     def request_keyframe(self) -> bool:
@@ -524,6 +550,10 @@ class _Received:
 
     def count_drop(self) -> None:
         self.counters = evolve(self.counters, frames_dropped=self.counters.frames_dropped + 1)
+
+    def _frame(self, frame: EncodedFrame) -> None:
+        self.meter.frame(frame)
+        self._engine._encoded(self, frame)
 
     def _packet(self, size: int) -> None:
         self.counters = evolve(
@@ -851,6 +881,22 @@ class _Peer:
         if not self._describing:
             self.release_candidates()
 
+    def stats(self) -> MediaStats:
+        """A snapshot."""
+        pair = internals.pair_in_use(self.pc)
+        if pair is not None and self._consents:
+            watch = self._consents[0]
+            pair = evolve(pair, round_trip_time=watch.round_trip_time, consent_checks=watch.checks)
+        sent = (sent_stats(transceiver.sender) for transceiver in self.pc.getTransceivers())
+        return MediaStats(
+            received=tuple(
+                received.meter.stats(received.track_id, received.counters)
+                for received in self.received
+            ),
+            sent=tuple(stats for stats in sent if stats is not None),
+            pair=pair,
+        )
+
     def release_candidates(self) -> None:
         """Report late candidates; none may overtake the description it belongs to."""
         self._describing = False
@@ -954,6 +1000,8 @@ class _Peer:
 
     def begin_close(self) -> None:
         """Refuse further work, and make the work in progress end soon. Nothing is told any more."""
+        if not self.closing:
+            self.engine._last_stats = self.stats()
         self.closing = True
         if self._still_checking is not None:
             self._still_checking.cancel()

@@ -25,6 +25,7 @@ from aiortc.sdp import SessionDescription
 
 from navtalk_asyncio.media.private_names import works
 from navtalk_proto.media import CandidatePair, MediaLine
+from navtalk_proto.stats import IcePairStats
 
 __all__ = [
     "AbandonedTasks",
@@ -37,6 +38,7 @@ __all__ = [
     "ice_connections",
     "may_send",
     "mid_at",
+    "pair_in_use",
     "prefer_codecs",
 ]
 
@@ -80,6 +82,22 @@ def candidate_pairs(peer: RTCPeerConnection) -> tuple[CandidatePair, ...]:
     )
 
 
+def pair_in_use(peer: RTCPeerConnection) -> IcePairStats | None:
+    """The candidate pair that media takes; None before ICE has one."""
+    if not works("consent"):
+        return None
+    for connection in ice_connections(peer):
+        for pair in connection._nominated.values():
+            return IcePairStats(
+                local=_address(pair.local_candidate),
+                remote=_address(pair.remote_candidate),
+                local_type=pair.local_candidate.type,
+                remote_type=pair.remote_candidate.type,
+                protocol=pair.local_candidate.transport.lower(),
+            )
+    return None
+
+
 def _address(candidate: aioice.Candidate) -> str:
     host = f"[{candidate.host}]" if ":" in candidate.host else candidate.host
     return f"{host}:{candidate.port}"
@@ -113,6 +131,10 @@ class ConsentWatch:
     def __init__(self, connection: aioice.Connection, on_refresh: Callable[[], None]) -> None:
         self._connection = connection
         self._on_refresh = on_refresh
+        self.checks: int = 0
+        """Checks that were answered."""
+        self.round_trip_time: float | None = None
+        """Seconds that the newest of them took."""
         for protocol in connection._protocols:
             protocol.request = functools.partial(self._request, protocol.request)  # type: ignore[method-assign]
         on_refresh()
@@ -120,9 +142,12 @@ class ConsentWatch:
     async def _request(
         self, stock: Callable[..., Awaitable[Any]], request: Any, addr: Any, **options: Any
     ) -> Any:
+        asked = time.monotonic()
         answer = await stock(request, addr, **options)
         # The same sockets also ask STUN servers.
         if any(pair.remote_addr == addr for pair in self._connection._nominated.values()):
+            self.checks += 1
+            self.round_trip_time = time.monotonic() - asked
             self._on_refresh()
         return answer
 

@@ -32,6 +32,7 @@ from navtalk_asyncio.media.interface import (
 from navtalk_proto.actions import MediaCommand
 from navtalk_proto.event_buffer import Flag
 from navtalk_proto.media import Capabilities, MediaKind
+from navtalk_proto.stats import MediaStats, ReceivedTrackStats
 
 __all__ = [
     "CLOSE_SECONDS",
@@ -181,7 +182,12 @@ class ThreadedEngine:
         make: EngineFactory,
         callbacks: EngineCallbacks,
         post: Post,
+        ahead: float = 0.0,
     ) -> None:
+        """`ahead`: how many seconds the user's clock is ahead of ``time.monotonic()``."""
+        self._ahead = ahead
+        self._final: MediaStats | None = None
+        """The last snapshot, once the engine is closed."""
         self._thread = thread
         self._post = post
         self._pumps: set[asyncio.Task[None]] = set()
@@ -272,11 +278,48 @@ class ThreadedEngine:
                     break
         return counted
 
+    def stats(self) -> MediaStats:
+        """The engine's snapshot, in the user's time. Asks the media loop: 0.4 ms; after the end
+        it is the last one."""
+        if self._final is None:
+            answer = concurrent.futures.Future[MediaStats]()
+
+            def ask() -> None:
+                # The engine may have been closed since.
+                answer.set_result(self._final or self._engine.stats())
+
+            self._thread.loop.call_soon_threadsafe(ask)
+            stats = answer.result(CLOSE_SECONDS)
+        else:
+            stats = self._final
+        return evolve(stats, received=tuple(map(self._in_users_time, stats.received)))
+
+    def _in_users_time(self, track: ReceivedTrackStats) -> ReceivedTrackStats:
+        last = track.last_packet
+        dropped = track.frames_dropped + self._dropped[track.kind]
+        return evolve(
+            track,
+            last_packet=None if last is None else last + self._ahead,
+            frames_dropped=dropped,
+        )
+
+    def await_answer(self, told: Callable[[MediaKind, float], None] | None) -> None:
+        """Tell when a sound begins and a picture changes, in the user's time and on its loop."""
+
+        def post(kind: MediaKind, at: float) -> None:
+            self._tell(lambda: told(kind, at + self._ahead) if told is not None else None)
+
+        posted = None if told is None else post
+        self._on_media_loop(lambda: self._engine.await_answer(posted))
+
     async def close_on_media_loop(self) -> None:
         """Close the engine and its pumps. Runs on the media loop: see EngineThread.call."""
         for pump in self._pumps:
             pump.cancel()
-        await self._engine.aclose()
+        try:
+            await self._engine.aclose()
+        finally:
+            self._final = self._engine.stats()
         if self._pumps:
             await asyncio.wait(self._pumps)
 

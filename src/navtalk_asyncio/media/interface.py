@@ -17,6 +17,7 @@ from navtalk_asyncio.media.sender_reports import TrackTiming
 from navtalk_proto.actions import MediaCommand
 from navtalk_proto.engine import EngineCallbacks, TrackCounters
 from navtalk_proto.media import Capabilities, MediaKind
+from navtalk_proto.stats import MediaStats
 
 __all__ = [
     "EncodedFrame",
@@ -46,6 +47,17 @@ class Engine(Protocol):
 
     def counters(self) -> Mapping[str, TrackCounters]:
         """Counters by track id."""
+        ...
+
+    def stats(self) -> MediaStats:
+        """A snapshot of the current peer connection, or else of the last one."""
+        ...
+
+    def await_answer(self, told: Callable[[MediaKind, float], None] | None) -> None:
+        """Tell when a sound begins (AUDIO) and a picture changes (VIDEO), and when it came.
+
+        `told` is called on the driver's loop, with its clock's seconds; None ends it.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -1,11 +1,11 @@
 """The private names of aiortc 1.16 and aioice 0.13: which are used, and whether they still are so.
 
 They are used in these modules of the media engine, and nowhere else: ``aiortc_internals``,
-``gathering``, ``receive_path``, ``receiver_tap``, ``rtcp_reports``, ``sender_codec``,
-``stock_path``. Nothing patches a module or a class: what is replaced is replaced on one object of
-one peer connection. Each group of private names is tested the first time it is needed in a process;
-if it is not what was written against, one warning goes to the ``navtalk.media`` logger and that
-group behaves as stock aiortc does:
+``gathering``, ``receive_path``, ``receiver_meter``, ``receiver_tap``, ``rtcp_reports``,
+``sender_codec``, ``stock_path``. Nothing patches a module or a class: what is replaced is replaced
+on one object of one peer connection. Each group of private names is tested the first time it is
+needed in a process; if it is not what was written against, one warning goes to the
+``navtalk.media`` logger and that group behaves as stock aiortc does:
 
 =============  ====================================================================================
 gathering      no deadline, no loopback candidates, no late candidates; one STUN and one TURN server
@@ -15,7 +15,8 @@ jitter         a picture is released when the next begins, sound four packets la
                each loss; what is lost is asked for once
 resuming       only without `jitter`: after a blackout video freezes for seconds more, sound is late
                for good
-consent        the age of ICE consent is not known
+consent        the age of ICE consent, the pair in use and the round-trip time are not known
+metering       no loss, jitter, decode time and buffers in the statistics, nothing of what is sent
 transceivers   an offer that is not used leaves its new m-lines behind
 sending        a sender stays with its first codec
 reports        sound and picture are related by their arrival, and what we send by when it left
@@ -120,6 +121,8 @@ def _test_resuming() -> None:
     peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     receiver: Any = peer.addTransceiver("video").receiver
     buffer = receiver._RTCRtpReceiver__jitter_buffer
+    if not isinstance(buffer._packets, list):
+        raise TypeError("JitterBuffer._packets is not a list")
     if buffer._origin is not None or not isinstance(buffer.capacity, int):
         raise TypeError("JitterBuffer._origin is not None at first, or it has no capacity")
     inspect.signature(buffer.remove).bind(buffer.capacity)
@@ -206,6 +209,21 @@ def _test_reports() -> None:
         raise TypeError("RtcpSrPacket does not send its sender_info")
 
 
+def _test_metering() -> None:
+    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    receiver: Any = peer.addTransceiver("video").receiver
+    if not callable(receiver._RTCRtpReceiver__decoder_queue.get):
+        raise TypeError("RTCRtpReceiver.__decoder_queue has no get()")
+    if not isinstance(receiver._RTCRtpReceiver__codecs, dict):
+        raise TypeError("RTCRtpReceiver.__codecs is not a dict")
+    inspect.signature(receiver._handle_rtp_packet).bind(None, arrival_time_ms=0)
+    sender: Any = peer.addTransceiver("audio").sender
+    if (sender._RTCRtpSender__packet_count, sender._RTCRtpSender__octet_count) != (0, 0):
+        raise TypeError("RTCRtpSender does not count from 0")
+    if sender._RTCRtpSender__rtt is not None or sender._RTCRtpSender__stats != {}:
+        raise TypeError("RTCRtpSender.__rtt is not None at first, or __stats not empty")
+
+
 _TESTS: Final[dict[str, Callable[[], None]]] = {
     "gathering": _test_gathering,
     "receiving": _test_receiving,
@@ -213,6 +231,7 @@ _TESTS: Final[dict[str, Callable[[], None]]] = {
     "reports": _test_reports,
     "resuming": _test_resuming,
     "consent": _test_consent,
+    "metering": _test_metering,
     "sending": _test_sending,
     "transceivers": _test_transceivers,
 }

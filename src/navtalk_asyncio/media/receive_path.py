@@ -96,6 +96,11 @@ class ReceivePath:
         """What became of the packets."""
         return self._buffer.counters
 
+    @property
+    def held(self) -> int:
+        """Packets that wait in the buffer."""
+        return len(self._buffer)
+
     def close(self) -> None:
         """Nothing is released, asked for or timed any more."""
         self._closed = True

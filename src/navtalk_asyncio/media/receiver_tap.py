@@ -13,6 +13,7 @@ from aiortc import RTCPeerConnection, RTCRtpReceiver
 
 from navtalk_asyncio.media.decoder_gate import DecoderGate
 from navtalk_asyncio.media.interface import EncodedFrame
+from navtalk_asyncio.media.jitter_buffer import BufferCounters
 from navtalk_asyncio.media.private_names import works
 from navtalk_asyncio.media.receive_path import ReceivedFrame, ReceivePath
 from navtalk_asyncio.media.sender_reports import SenderReports
@@ -86,6 +87,18 @@ class ReceiverTap:
         self._keyframe_asked = self._now()
         self._spawn(self._receiver._send_rtcp_pli(self._path.ssrc))
         return True
+
+    @property
+    def held(self) -> int:
+        """Packets in the jitter buffer."""
+        return self._path.held
+
+    @property
+    def buffer_counters(self) -> BufferCounters:
+        """What became of the packets; nothing is counted on aiortc's own way."""
+        if isinstance(self._path, ReceivePath):
+            return self._path.counters
+        return BufferCounters()
 
     def close(self) -> None:
         """No packet is waited for any more, and no timer runs."""

@@ -49,6 +49,14 @@ class StockPath:
         """After a blackout, the RTP time of the frame whose beginning may be lost."""
         self._arrivals: dict[int, float] = {}
 
+    @property
+    def held(self) -> int:
+        """Packets that wait in aiortc's buffer."""
+        if not works("resuming"):
+            return 0
+        packets = self._receiver._RTCRtpReceiver__jitter_buffer._packets
+        return sum(packet is not None for packet in packets)
+
     async def receive(self, packet: Any, arrival_time_ms: int) -> None:
         """A packet of aiortc's parser, on its way."""
         codec = self._receiver._RTCRtpReceiver__codecs.get(packet.payload_type)

@@ -9,6 +9,7 @@ from navtalk_proto.actions import MediaCommand
 from navtalk_proto.engine import EngineCallbacks, TrackCounters
 from navtalk_proto.event_buffer import Flag
 from navtalk_proto.media import Capabilities, MediaEvent, MediaKind
+from navtalk_proto.stats import MediaStats
 from navtalk_proto.testing.engine import StrictEngine
 
 __all__ = ["PaperEngine"]
@@ -44,6 +45,7 @@ class PaperEngine:
         self.strict: StrictEngine = strict or StrictEngine("p")
         self.held: bool = False
         self.closed: bool = False
+        self.awaited: Callable[[MediaKind, float], None] | None = None
         self._callbacks = callbacks
         self._soon = soon
         self._ended = flag()
@@ -94,6 +96,14 @@ class PaperEngine:
     def frames(self, kind: MediaKind) -> AsyncIterator[Any]:
         """No frames; ends with the media."""
         return _NoFrames(self._ended)
+
+    def stats(self) -> MediaStats:
+        """Empty: no media moves."""
+        return MediaStats()
+
+    def await_answer(self, told: Callable[[MediaKind, float], None] | None) -> None:
+        """Remember who waits, in :attr:`awaited`: a test tells what it likes."""
+        self.awaited = told
 
     def counters(self) -> Mapping[str, TrackCounters]:
         """Nothing is received."""

@@ -28,6 +28,7 @@ from navtalk_proto.media import (
     MediaStateChanged,
     OpId,
 )
+from navtalk_proto.stats import MediaStats
 from navtalk_proto.testing import EngineMisuseError, PaperEngine, StrictEngine
 from navtalk_proto.wire.messages import Answer, IceCandidate, Offer
 
@@ -222,3 +223,14 @@ def test_the_end_ends_the_frames_and_the_reports(rig: Rig, crank: Any) -> None:
     assert reading.result() == []
     rig.run()
     assert rig.take() == []
+
+
+def test_it_measures_nothing_and_remembers_who_waits_for_an_answer(rig: Rig) -> None:
+    def told(kind: MediaKind, at: float) -> None:
+        """Never called."""
+
+    assert rig.engine.stats() == MediaStats()
+    rig.engine.await_answer(told)
+    assert rig.engine.awaited is told
+    rig.engine.await_answer(None)
+    assert rig.engine.awaited is None
