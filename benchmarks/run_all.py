@@ -1,0 +1,142 @@
+"""Everything that is measured beside other receivers, in one table.
+
+Run: ``python benchmarks/run_all.py`` (40 minutes on both loops), ``--quick`` (8 minutes) to see
+that it runs. Needs ``navtalk[all,bench]``, and Chromium for its column. Draws into
+`benchmarks/plots/`.
+
+How to read it: one line for each bar. Values are medians of rounds, ratios medians of the rounds'
+own ratios, asyncio's first and then trio's. "met" says for each of them whether the bar is met; one
+that is not is named again at the end, and the exit code is 1.
+
+``--only cpu,first_frame`` runs some of the files, ``--loop asyncio`` on one loop. ``--keep FILE``
+adds the rounds to those in a file, so that the whole can be run in pieces; ``--show`` prints the
+table of that file and measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import bad_network
+import cpu
+import first_frame
+import memory_unread
+import steady_latency
+from answers import Answer, Bar, Options, machine, missed, progress, table
+from receivers import NAMES, loops, present
+
+FILES: Final[dict[str, Callable[[Options], list[Answer]]]] = {
+    "first_frame": first_frame.run,
+    "steady_latency": steady_latency.run,
+    "bad_network": bad_network.run,
+    "cpu": cpu.run,
+    "memory_unread": memory_unread.run,
+}
+
+ONE_LOOP: Final = ("first_frame", "bad_network", "memory_unread")
+"""Where the loop makes no difference that is asked about: these run on the first one only."""
+
+PLOTS: Final = Path(__file__).parent / "plots"
+
+Kept: TypeAlias = dict[str, list[Answer]]
+"""Answers by ``FILE LOOP``."""
+
+
+def load(path: Path) -> Kept:
+    """What was kept; nothing if there is no file."""
+    if not path.exists():
+        return {}
+    return {
+        where: [
+            Answer(
+                answer["question"],
+                answer["rounds"],
+                [Bar(bar["at_most"], bar["to"]) for bar in answer["bars"]],
+                answer["digits"],
+            )
+            for answer in answers
+        ]
+        for where, answers in json.loads(path.read_text())["answers"].items()
+    }
+
+
+def save(path: Path, kept: Kept) -> None:
+    """Keep it."""
+
+    def plain(answer: Answer) -> dict[str, Any]:
+        return {
+            "question": answer.question,
+            "rounds": [dict(one) for one in answer.rounds],
+            "bars": [{"at_most": bar.at_most, "to": bar.to} for bar in answer.bars],
+            "digits": answer.digits,
+        }
+
+    answers = {where: [plain(one) for one in answers] for where, answers in kept.items()}
+    about = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "answers": answers}
+    path.write_text(json.dumps(about, indent=1))
+
+
+def merge(kept: Kept, where: str, new: Sequence[Answer]) -> None:
+    """Add the rounds of new answers to those of the same questions."""
+    old = {answer.question: answer for answer in kept.get(where, ())}
+    for answer in new:
+        if answer.question in old:
+            answer.rounds[:0] = old[answer.question].rounds
+    kept[where] = list(new)
+
+
+def show(kept: Kept) -> list[str]:
+    """Print the table; returns the bars that are missed."""
+    everything = []
+    for where, answers in kept.items():
+        file, loop = where.split()
+        print(f"\n{file}.py, {loop}, {max(len(one.rounds) for one in answers)} rounds")
+        print(table(answers))
+        everything += [f"{sentence} ({loop})" for sentence in missed(answers)]
+    bars = [verdict for answers in kept.values() for one in answers for verdict in one.verdicts()]
+    met = sum(verdict.met is True for verdict in bars)
+    print(f"\n{met} of {len(bars)} bars met, on asyncio and on trio")
+    for sentence in everything:
+        print(f"missed: {sentence}")
+    return everything
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="all that is measured beside other receivers")
+    parser.add_argument("--quick", action="store_true", help="one short round, to see that it runs")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default=",".join(FILES), help="some of " + ",".join(FILES))
+    parser.add_argument("--loop", choices=["uvloop", "asyncio"], help="only this one")
+    parser.add_argument("--peers", default=",".join(NAMES), help="some of " + ",".join(NAMES))
+    parser.add_argument("--plots", type=Path, default=PLOTS, help="draw into this directory")
+    parser.add_argument("--keep", type=Path, help="add the rounds to those in this file")
+    parser.add_argument("--show", action="store_true", help="measure nothing, print what is kept")
+    given = parser.parse_args()
+    files, peers = given.only.split(","), given.peers.split(",")
+    if unknown := {*files} - {*FILES} | {*peers} - {*NAMES}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    kept = load(given.keep) if given.keep else {}
+    if not given.show:
+        options = {"quick": given.quick, "rounds": given.rounds, "plots": given.plots}
+        there = tuple(present(peers))
+        for file in files:
+            for number, loop in enumerate([given.loop] if given.loop else loops()):
+                if number and file in ONE_LOOP:
+                    continue
+                progress(f"{file}.py on {loop}")
+                answers = FILES[file](Options(loop=loop, peers=there, **options))
+                merge(kept, f"{file} {loop}", answers)
+                if given.keep:
+                    save(given.keep, kept)
+    print(machine())
+    return 1 if show(kept) and not given.quick else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
