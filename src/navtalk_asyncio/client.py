@@ -162,7 +162,8 @@ async def connect(
     - RefusedError, one subclass per reason: the server said no;
     - ConnectTimeoutError: `waiting_for` names the step that did not happen;
     - MediaError: no media connection, with the candidate pairs tried;
-    - ConnectFailedError: the transport could not be opened, or ended early.
+    - ConnectFailedError: the transport could not be opened, or ended early; of it
+      HandshakeRefusedError and ProxyRefusedError, where a gateway or a proxy refused us.
 
     `voice`, `prompt` and `tools` configure the human. A tool is a function with type hints, a
     ``Tool``, or a JSON schema in OpenAI's function format. Functions are run when the model calls

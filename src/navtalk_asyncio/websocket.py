@@ -21,14 +21,17 @@ from websockets.datastructures import Headers
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidProxy,
+    InvalidProxyStatus,
+    InvalidStatus,
     InvalidURI,
+    ProxyError,
     WebSocketException,
 )
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from navtalk_proto.errors import ConnectFailedError, EndpointError
+from navtalk_proto.errors import ConnectFailedError, EndpointError, handshake_error
 from navtalk_proto.limits import KIB, MIB
 from navtalk_proto.redaction import redact
 from navtalk_proto.transport import DoorCounters, TransportClosedError, may_come_from
@@ -225,7 +228,8 @@ async def open_websocket(
     ssl: ssl_module.SSLContext | None = None,
     proxy: str | Literal[True] | None = True,
 ) -> WebSocketTransport:
-    """Open a client WebSocket. Raises ConnectFailedError, whose text never has the licence.
+    """Open a client WebSocket. Raises ConnectFailedError, whose text never has the licence:
+    HandshakeRefusedError or ProxyRefusedError where trying again is of no use.
 
     `ssl` replaces the default context of a ``wss`` endpoint; with a ``ws`` one it raises
     EndpointError. `proxy` True takes the proxy from the environment (``HTTPS_PROXY`` and the like,
@@ -260,12 +264,25 @@ async def open_websocket(
         raise ConnectFailedError(f"not a proxy's URL: {error.msg}", stage="open") from None
     except (OSError, WebSocketException, ValueError) as error:
         # `from None`: the cause's text may quote the URL, and a traceback would print it.
-        text = redact(str(error)) or type(error).__name__
-        raise ConnectFailedError(
-            f"cannot open {endpoint.redacted_url()}: {text}", stage="open"
-        ) from None
+        status, of_proxy, text = _answer(error)
+        text = redact(text) or type(error).__name__
+        message = f"cannot open {endpoint.redacted_url()}: {text}"
+        raise handshake_error(message, status, proxy=of_proxy) from None
     assert isinstance(connection, _ClientConnection)
     return WebSocketTransport(connection)
+
+
+def _answer(error: Exception) -> tuple[int | None, bool, str]:
+    """What a failed handshake was answered, whether the proxy did, and the failure in words."""
+    if isinstance(error, InvalidStatus):
+        return error.response.status_code, False, str(error)
+    if isinstance(error, InvalidProxyStatus):
+        return error.response.status_code, True, str(error)
+    if isinstance(error, ProxyError) and error.__cause__ is not None:
+        # Of python-socks, whose error says what the proxy answered (RFC 1928 section 6).
+        status: int | None = getattr(error.__cause__, "error_code", None)
+        return status, True, f"the proxy did not connect: {error.__cause__}"
+    return None, False, str(error)
 
 
 _BODY_LENGTH: Final = re.compile(rb"(?im)^content-length:[^\r\n]*")

@@ -11,7 +11,7 @@ the first thing to do about it.
 from __future__ import annotations
 
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 __all__ = [
     "NavTalkError",
@@ -24,6 +24,8 @@ __all__ = [
     "EndpointError",
     "ConnectError",
     "ConnectFailedError",
+    "HandshakeRefusedError",
+    "ProxyRefusedError",
     "ObsoleteProtocolError",
     "ProtocolViolatedError",
     "ConnectTimeoutError",
@@ -35,6 +37,7 @@ __all__ = [
     "GpuFullError",
     "BackendRefusedError",
     "RefusalKind",
+    "handshake_error",
     "HistoryError",
     "AvatarLookupError",
     "AvatarNotFoundError",
@@ -172,6 +175,55 @@ class ConnectFailedError(ConnectError):
         super().__init__(message)
         self.stage = stage
         self.close_code = close_code
+
+
+class HandshakeRefusedError(ConnectFailedError):
+    """The WebSocket handshake was answered with a refusal that trying again does not change.
+
+    `status` is the HTTP status, 401 or 403; whatever guards the server said it, for the protocol's
+    own refusals are a :class:`RefusedError`.
+    """
+
+    code = "handshake-refused"
+    retryable = False
+    hint = "check the URL, and what the gateway in front of the server wants to let this client in"
+
+    def __init__(self, message: str, *, status: int | None) -> None:
+        super().__init__(message, stage="open")
+        self.status = status
+
+
+class ProxyRefusedError(HandshakeRefusedError):
+    """The proxy on the way does not let us through, or does not know us.
+
+    `status` is what it answered: 401, 403 or 407 over HTTP, 2 over SOCKS5 (RFC 1928 section 6),
+    None where a SOCKS proxy refused the user.
+    """
+
+    code = "proxy-refused"
+    hint = (
+        "check the user and password in the proxy's URL and whether it lets this host through; "
+        "proxy=None goes direct"
+    )
+
+
+_REFUSING_STATUS: Final = (401, 403, 407)
+_NOT_ALLOWED: Final = 2  # "connection not allowed by ruleset", RFC 1928 section 6
+
+
+def handshake_error(message: str, status: int | None, *, proxy: bool) -> ConnectFailedError:
+    """The error of a handshake that was answered, with what a retry would do about it.
+
+    For transports. `status` is of the HTTP answer, or of a SOCKS one where `proxy` says that the
+    proxy gave it. A SOCKS proxy that refuses a user says so in words only.
+    """
+    if proxy or status == _REFUSING_STATUS[-1]:
+        stranger = status is None and "authentication" in message.lower()
+        if status in (*_REFUSING_STATUS, _NOT_ALLOWED) or stranger:
+            return ProxyRefusedError(message, status=status)
+    elif status in _REFUSING_STATUS:
+        return HandshakeRefusedError(message, status=status)
+    return ConnectFailedError(message, stage="open")
 
 
 class ObsoleteProtocolError(ConnectFailedError):

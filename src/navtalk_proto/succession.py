@@ -35,6 +35,7 @@ from navtalk_proto.connection import Connection, check_close
 from navtalk_proto.errors import (
     ConnectError,
     ConnectTimeoutError,
+    HandshakeRefusedError,
     RefusedError,
     SessionClosedError,
     SessionLostError,
@@ -487,7 +488,7 @@ class Succession(Carrier, Generic[D]):
 def _end_of(error: ConnectError) -> Closed:
     """The end of a session that could not be opened again, where no connection says it."""
     cause = CloseCause.REMOTE
-    if isinstance(error, RefusedError):
+    if isinstance(error, RefusedError | HandshakeRefusedError):
         cause = CloseCause.REFUSED
     elif isinstance(error, ConnectTimeoutError):
         cause = CloseCause.TIMEOUT

@@ -28,7 +28,12 @@ from trio_websocket import (
 )
 from wsproto.utilities import LocalProtocolError
 
-from navtalk_proto.errors import ConnectFailedError, EndpointError
+from navtalk_proto.errors import (
+    ConnectFailedError,
+    EndpointError,
+    ProxyRefusedError,
+    handshake_error,
+)
 from navtalk_proto.exception_groups import raise_unchanged
 from navtalk_proto.limits import KIB
 from navtalk_proto.redaction import redact
@@ -245,7 +250,8 @@ async def open_websocket(
     ssl: ssl_module.SSLContext | None = None,
     proxy: str | Literal[True] | None = True,
 ) -> WebSocketTransport:
-    """Open a client WebSocket, read in `nursery`. Raises ConnectFailedError without the licence.
+    """Open a client WebSocket, read in `nursery`. Raises ConnectFailedError without the licence:
+    HandshakeRefusedError or ProxyRefusedError where trying again is of no use.
 
     `ssl` replaces the default context of a ``wss`` endpoint; with a ``ws`` one it raises
     EndpointError. `proxy` True takes the proxy from the environment (``HTTPS_PROXY`` and the like,
@@ -267,16 +273,20 @@ async def open_websocket(
         error = next((one for one in failures if isinstance(one, HandshakeError)), failures[0])
     else:
         return transport
+    status: int | None = None
     if isinstance(error, ConnectFailedError):
         text = str(error)
+        status = error.status if isinstance(error, ProxyRefusedError) else None
     elif isinstance(error, ConnectionRejected):
+        status = error.status_code
         text = f"the server answered HTTP {error.status_code} {_phrase(error.status_code)}"
     elif isinstance(error, h11.LocalProtocolError | LocalProtocolError):
         text = "the server does not answer as a WebSocket server does"
     else:
         text = redact(str(error)) or type(error).__name__
     # Raised outside the except block: a traceback would print the cause, which may quote the URL.
-    raise ConnectFailedError(f"cannot open {endpoint.redacted_url()}: {text}", stage="open")
+    message = f"cannot open {endpoint.redacted_url()}: {text}"
+    raise handshake_error(message, status, proxy=isinstance(error, ProxyRefusedError))
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -407,7 +417,9 @@ async def _through_proxy(proxy: str, host: str, port: int) -> trio.SocketStream:
         try:
             socket = await through.connect(dest_host=host, dest_port=port)
         except (ProxyError, OSError) as error:
-            raise ConnectFailedError(f"the proxy did not connect: {error}", stage="open") from None
+            status = error.error_code if isinstance(error, ProxyError) else None
+            message = f"the proxy did not connect: {error}"
+            raise handshake_error(message, status, proxy=isinstance(error, ProxyError)) from None
         return trio.SocketStream(socket)
     raise ConnectFailedError("not a proxy's URL: http://, socks5:// and so on", stage="open")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import socket
 import ssl
 import traceback
@@ -20,6 +21,9 @@ from navtalk_proto import (
     ConnectFailedError,
     ConnectTimeoutError,
     EndpointError,
+    HandshakeRefusedError,
+    ProxyRefusedError,
+    ReconnectPolicy,
     ServerConfig,
 )
 from navtalk_proto.events import (
@@ -28,6 +32,7 @@ from navtalk_proto.events import (
     Closed,
     MessageReceived,
     ProtocolViolation,
+    Reconnecting,
 )
 from navtalk_proto.wire.messages import (
     ConnectedSuccess,
@@ -73,6 +78,19 @@ async def converse(where: Endpoint, **options: Any) -> None:
             if type(event).__name__ == "ConfigUpdated":
                 break
     assert session.end == Closed(cause=CloseCause.LOCAL, code=1000, reason="")
+
+
+def replying(replies: list[str]) -> Streams:
+    """A server that reads something before each of these, and then until the end."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for reply in replies:
+            await reader.read(65_536)
+            writer.write(reply.encode("latin-1"))
+            await writer.drain()
+        await reader.read()
+
+    return serve
 
 
 def answering(response: str) -> Streams:
@@ -176,6 +194,8 @@ def test_a_redirect_is_followed(kit: Any) -> None:
 
 
 # ---- proxies
+
+AT_ONCE = ReconnectPolicy(first_delay=0.001)
 
 
 class ConnectProxy:
@@ -287,14 +307,69 @@ def test_a_proxy_url_that_is_not_one(kit: Any, proxy: str) -> None:
     kit.run(main(), real=True)
 
 
-def test_a_proxy_that_refuses(kit: Any) -> None:
+@pytest.mark.parametrize(
+    ("replies", "status", "says"),
+    [
+        (["HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"], 403, "HTTP 403"),
+        (["HTTP/1.1 407 Who is it?\r\nContent-Length: 0\r\n\r\n"], 407, "HTTP 407"),
+        (["\5\0", "\5\2\0\1" + "\0" * 6], 2, "not allowed"),
+        (["\5\2", "\1\1"], None, "authentication failure"),
+    ],
+    ids=["403", "407", "socks-rule", "socks-user"],
+)
+def test_a_proxy_that_refuses(kit: Any, replies: list[str], status: int | None, says: str) -> None:
     async def main() -> None:
-        response = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
-        async with kit.tcp(answering(response)) as port:
+        async with kit.tcp(replying(replies)) as port:
             where = endpoint(kit, 80, host="human.invalid")
-            error = await fails(kit, where, proxy=f"http://user:pa55word@127.0.0.1:{port}")
-        assert "403" in str(error)
+            scheme = "http" if status and status > 2 else "socks5h"
+            error = await fails(kit, where, proxy=f"{scheme}://user:pa55word@127.0.0.1:{port}")
+        assert isinstance(error, ProxyRefusedError)
+        assert (error.status, error.retryable) == (status, False)
+        assert says in str(error)
         assert "pa55word" not in "".join(traceback.format_exception(error))
+
+    kit.run(main(), real=True)
+
+
+def test_a_proxy_that_is_out_of_order_may_be_tried_again(kit: Any) -> None:
+    async def main() -> None:
+        async with kit.tcp(replying(["HTTP/1.1 502 Later\r\nContent-Length: 0\r\n\r\n"])) as port:
+            where = endpoint(kit, 80, host="human.invalid")
+            error = await fails(kit, where, proxy=f"http://127.0.0.1:{port}")
+        assert type(error) is ConnectFailedError
+        assert error.retryable
+
+    kit.run(main(), real=True)
+
+
+def test_a_proxy_that_refuses_a_session_that_was_lost_ends_it(kit: Any) -> None:
+    """At once, and not after everything was tried that the policy allows."""
+
+    class Once(ConnectProxy):
+        async def __call__(
+            self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            if not self.requests:
+                await super().__call__(reader, writer)
+            else:
+                refusal = "HTTP/1.1 407 Who is it?\r\nContent-Length: 0\r\n\r\n"
+                await replying([refusal])(reader, writer)
+
+    async def main() -> None:
+        async with serve(be_human, config=NO_MEDIA) as server:
+            proxy = Once(server.port)
+            async with kit.tcp(proxy) as port:
+                where = endpoint(kit, 80, host="human.invalid")
+                options = {"proxy": f"http://127.0.0.1:{port}", "reconnect": AT_ONCE}
+                async with connect(where, media=False, **options) as session:
+                    (one,) = server.sessions
+                    await one.close()
+                    told = [event async for event in session.events()]
+        attempts = [event for event in told if isinstance(event, Reconnecting)]
+        assert len(attempts) == 1
+        assert session.end is told[-1]
+        assert session.end.cause is CloseCause.REFUSED
+        assert re.match(r"gave up after 1 attempt \(.* s\): .*HTTP 407", session.end.reason)
 
     kit.run(main(), real=True)
 
@@ -356,6 +431,7 @@ def test_a_server_that_does_not_upgrade(kit: Any, response: str, text: str) -> N
             error = await fails(kit, endpoint(kit, port))
         assert error.stage == "open"
         assert text in str(error)
+        assert isinstance(error, HandshakeRefusedError) is (text == "HTTP 401")
 
     kit.run(main(), real=True)
 

@@ -19,6 +19,7 @@ from navtalk_proto.errors import (
     ConnectTimeoutError,
     EndpointError,
     GpuFullError,
+    HandshakeRefusedError,
     HistoryError,
     InsufficientBalanceError,
     LicenseRefusedError,
@@ -27,10 +28,12 @@ from navtalk_proto.errors import (
     MediaError,
     NavTalkError,
     NotReadyError,
+    ProxyRefusedError,
     RefusalKind,
     RefusedError,
     SessionClosedError,
     UnsupportedByProviderError,
+    handshake_error,
 )
 
 CLASSES = [
@@ -50,6 +53,8 @@ def test_codes_are_stable() -> None:
         "EndpointError": "endpoint",
         "ConnectError": "connect",
         "ConnectFailedError": "connect-failed",
+        "HandshakeRefusedError": "handshake-refused",
+        "ProxyRefusedError": "proxy-refused",
         "ObsoleteProtocolError": "obsolete-protocol",
         "ProtocolViolatedError": "protocol-violated",
         "ConnectTimeoutError": "connect-timeout",
@@ -210,3 +215,38 @@ def test_a_provider_that_does_not_take_it_is_named() -> None:
     assert str(error) == "the provider of this avatar, Cartesia, takes no images"
     assert (error.what, error.provider) == ("images", "Cartesia")
     assert isinstance(error, LocalProtocolError)
+
+
+@pytest.mark.parametrize(
+    ("status", "proxy", "kind"),
+    [
+        (401, False, HandshakeRefusedError),
+        (403, False, HandshakeRefusedError),
+        (407, False, ProxyRefusedError),
+        (401, True, ProxyRefusedError),
+        (403, True, ProxyRefusedError),
+        (407, True, ProxyRefusedError),
+        (2, True, ProxyRefusedError),
+        (2, False, ConnectFailedError),
+        (404, False, ConnectFailedError),
+        (503, True, ConnectFailedError),
+        (5, True, ConnectFailedError),
+        (None, True, ConnectFailedError),
+        (None, False, ConnectFailedError),
+    ],
+)
+def test_a_handshake_that_was_answered(
+    status: int | None, proxy: bool, kind: type[ConnectFailedError]
+) -> None:
+    error = handshake_error("cannot open", status, proxy=proxy)
+    assert type(error) is kind
+    assert (str(error), error.stage) == ("cannot open", "open")
+    assert error.retryable is (kind is ConnectFailedError)
+    if isinstance(error, HandshakeRefusedError):
+        assert error.status == status
+
+
+def test_a_socks_proxy_that_does_not_know_us() -> None:
+    text = "the proxy did not connect: Username and password authentication failure"
+    assert type(handshake_error(text, None, proxy=True)) is ProxyRefusedError
+    assert type(handshake_error(text, None, proxy=False)) is ConnectFailedError

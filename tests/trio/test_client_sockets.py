@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import re
 import socket
 import ssl
 import sys
@@ -20,6 +21,9 @@ from navtalk_proto import (
     ConnectFailedError,
     ConnectTimeoutError,
     EndpointError,
+    HandshakeRefusedError,
+    ProxyRefusedError,
+    ReconnectPolicy,
     ServerConfig,
 )
 from navtalk_proto.events import (
@@ -28,6 +32,7 @@ from navtalk_proto.events import (
     Closed,
     MessageReceived,
     ProtocolViolation,
+    Reconnecting,
 )
 from navtalk_proto.transport import TransportClosedError
 from navtalk_proto.wire.messages import (
@@ -182,6 +187,8 @@ def test_an_ssl_context_without_tls(net: Any, certificates: Any) -> None:
 
 # ---- proxies
 
+AT_ONCE = ReconnectPolicy(first_delay=0.001)
+
 
 class Proxy:
     """An HTTP CONNECT (RFC 9110 9.3.6) or SOCKS5 (RFC 1928) proxy; everything leads to one port."""
@@ -334,15 +341,69 @@ def test_a_proxy_url_that_is_not_one(net: Any, proxy: str) -> None:
     net.run(main)
 
 
-def test_a_proxy_that_refuses(net: Any) -> None:
+@pytest.mark.parametrize(
+    ("replies", "status", "says"),
+    [
+        ([b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"], 403, "403 Forbidden"),
+        ([b"HTTP/1.1 407 Who is it?\r\nContent-Length: 0\r\n\r\n"], 407, "407 Who is it?"),
+        ([b"\5\0", b"\5\2\0\1" + bytes(6)], 2, "not allowed"),
+        ([b"\5\2", b"\1\1"], None, "authentication failure"),
+    ],
+    ids=["403", "407", "socks-rule", "socks-user"],
+)
+def test_a_proxy_that_refuses(
+    net: Any, replies: list[bytes], status: int | None, says: str
+) -> None:
     async def main() -> None:
-        async with net.tcp(
-            answering(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-        ) as port:
+        async with net.tcp(replying(replies)) as port:
             where = net.endpoint(80, host="human.invalid")
-            error = await fails(net, where, proxy=f"http://user:pa55word@127.0.0.1:{port}")
-        assert "403" in str(error)
+            scheme = "http" if status and status > 2 else "socks5h"
+            error = await fails(net, where, proxy=f"{scheme}://user:pa55word@127.0.0.1:{port}")
+        assert isinstance(error, ProxyRefusedError)
+        assert (error.status, error.retryable) == (status, False)
+        assert says in str(error)
         assert "pa55word" not in "".join(traceback.format_exception(error))
+
+    net.run(main)
+
+
+def test_a_proxy_that_is_out_of_order_may_be_tried_again(net: Any) -> None:
+    async def main() -> None:
+        async with net.tcp(replying([b"HTTP/1.1 502 Later\r\nContent-Length: 0\r\n\r\n"])) as port:
+            where = net.endpoint(80, host="human.invalid")
+            error = await fails(net, where, proxy=f"http://127.0.0.1:{port}")
+        assert type(error) is ConnectFailedError
+        assert error.retryable
+
+    net.run(main)
+
+
+def test_a_proxy_that_refuses_a_session_that_was_lost_ends_it(net: Any) -> None:
+    """At once, and not after everything was tried that the policy allows."""
+
+    class Once(Proxy):
+        async def __call__(self, stream: Any) -> None:
+            if not self.asked:
+                await super().__call__(stream)
+            else:
+                refusal = b"HTTP/1.1 407 Who is it?\r\nContent-Length: 0\r\n\r\n"
+                await replying([refusal])(stream)
+
+    async def main() -> None:
+        async with serve(be_human, config=NO_MEDIA) as server:
+            proxy = Once(server.port)
+            async with net.tcp(proxy) as port:
+                where = net.endpoint(80, host="human.invalid")
+                options = {"proxy": f"http://127.0.0.1:{port}", "reconnect": AT_ONCE}
+                async with connect(where, media=False, **options) as session:
+                    (one,) = server.sessions
+                    await one.close()
+                    told = [event async for event in session.events()]
+        attempts = [event for event in told if isinstance(event, Reconnecting)]
+        assert len(attempts) == 1
+        assert session.end is told[-1]
+        assert session.end.cause is CloseCause.REFUSED
+        assert re.match(r"gave up after 1 attempt \(.* s\): .*407", session.end.reason)
 
     net.run(main)
 
@@ -359,6 +420,18 @@ def test_a_proxy_that_is_not_there(net: Any, scheme: str, unused_port: int) -> N
 
 
 # ---- what cannot be opened
+
+
+def replying(replies: list[bytes]) -> Callable[[Any], Awaitable[None]]:
+    """A server that reads something before each of these, and says nothing more."""
+
+    async def serve(stream: Any) -> None:
+        for reply in replies:
+            await stream.receive_some(65_536)
+            await stream.send_all(reply)
+        await trio.sleep_forever()
+
+    return serve
 
 
 def answering(response: bytes, *, hang_up: bool = False) -> Callable[[Any], Awaitable[None]]:
@@ -414,6 +487,7 @@ def test_a_server_that_does_not_upgrade(net: Any, response: str, text: str, hang
             error = await fails(net, net.endpoint(port))
         assert error.stage == "open"
         assert text in str(error)
+        assert isinstance(error, HandshakeRefusedError) is ("HTTP 401" in text)
 
     net.run(main)
 
