@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from navtalk_asyncio.client import ClientSession, TransportOpener, connect
 from navtalk_asyncio.media.interface import Engine, EngineCallbacks, EngineFactory, TrackCounters
-from navtalk_asyncio.rest import resolve_avatar
+from navtalk_asyncio.rest import list_avatars, resolve_avatar
 from navtalk_asyncio.server import (
     Server,
     ServerHandler,
@@ -37,6 +37,7 @@ __all__ = [
     "Endpoint",
     "History",
     "resolve_avatar",
+    "list_avatars",
     "AvatarDetail",
     # be one
     "serve",

@@ -1,7 +1,8 @@
-"""Looking an avatar up over HTTP, with httpx: ``resolve_avatar()`` (protocol.md 2.3).
+"""Looking avatars up over HTTP, with httpx: ``resolve_avatar()``, ``list_avatars()``.
 
-httpx's transport is used, and not its client: the client logs every URL, licence and all. The
-transport's own log has the headers of replies, in which a redirect says the URL back.
+The requests are those of protocol.md 2.3. httpx's transport is used, and not its client: the client
+logs every URL, licence and all. The transport's own log has the headers of replies, in which a
+redirect says the URL back.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from navtalk_proto.wire.avatar_lookup import (
     LicensePlace,
     LookupReply,
     LookupRequest,
+    list_request,
     lookup_request,
 )
 from navtalk_proto.wire.endpoint import Endpoint
 
-__all__ = ["resolve_avatar"]
+__all__ = ["list_avatars", "resolve_avatar"]
 
 
 async def resolve_avatar(
@@ -52,6 +54,35 @@ async def resolve_avatar(
     ValueError for a proxy of a kind that httpx does not know, ImportError without httpx.
     """
     request = lookup_request(endpoint, api_url=api_url, license_in=license_in)
+    reply = await _replied(request, timeout, ssl, proxy)
+    return reply.detail()
+
+
+async def list_avatars(
+    endpoint: Endpoint,
+    *,
+    api_url: str | None = None,
+    license_in: LicensePlace = LicensePlace.HEADER,
+    timeout: float = LOOKUP_SECONDS,  # noqa: ASYNC109 - the error names the seconds
+    ssl: ssl_module.SSLContext | None = None,
+    proxy: str | Literal[True] | None = True,
+) -> tuple[AvatarDetail, ...]:
+    """List the avatars of a licence; whose the endpoint is does not matter.
+
+    Several may have one name, which a session by that name cannot tell apart. Arguments and errors
+    are those of :func:`resolve_avatar`, but for AvatarNotFoundError.
+    """
+    request = list_request(endpoint, api_url=api_url, license_in=license_in)
+    reply = await _replied(request, timeout, ssl, proxy)
+    return reply.details()
+
+
+async def _replied(
+    request: LookupRequest,
+    timeout: float,  # noqa: ASYNC109 - the error names the seconds
+    ssl: ssl_module.SSLContext | None,
+    proxy: str | Literal[True] | None,
+) -> LookupReply:
     # One limit for all: those of httpx are for each read, and a slow reply has many.
     limit = asyncio.timeout(timeout)
     try:
@@ -65,7 +96,7 @@ async def resolve_avatar(
 
 async def _ask(
     request: LookupRequest, ssl: ssl_module.SSLContext | None, proxy: str | Literal[True] | None
-) -> AvatarDetail:
+) -> LookupReply:
     try:
         import httpx
     except ModuleNotFoundError as error:
@@ -91,7 +122,7 @@ async def _ask(
                         async for piece in body:
                             if not reply.feed(piece):
                                 break
-                return reply.detail()
+                return reply
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         failure = request.without_license(f"{type(error).__name__}: {error}")
     # Not raised above: what httpx raised may hold the licence, and would be its context.

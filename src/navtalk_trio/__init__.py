@@ -10,7 +10,7 @@ from __future__ import annotations
 try:
     from navtalk_trio.client import ClientSession, TransportOpener, connect
     from navtalk_trio.driver import Engine, EngineFactory
-    from navtalk_trio.rest import resolve_avatar
+    from navtalk_trio.rest import list_avatars, resolve_avatar
     from navtalk_trio.server import Server, ServerHandler, ServerSession, serve, serve_session
     from navtalk_trio.session import Session
 except ModuleNotFoundError as _error:
@@ -31,6 +31,7 @@ __all__ = [
     "Endpoint",
     "History",
     "resolve_avatar",
+    "list_avatars",
     "AvatarDetail",
     # be one
     "serve",

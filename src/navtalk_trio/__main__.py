@@ -34,6 +34,13 @@ class TrioBackend:
 
         return resolve_avatar
 
+    @property
+    def list_avatars(self) -> Callable[..., Awaitable[tuple[AvatarDetail, ...]]]:
+        """navtalk_trio.list_avatars."""
+        from navtalk_trio.rest import list_avatars
+
+        return list_avatars
+
     @asynccontextmanager
     async def websocket(
         self,

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from navtalk_asyncio import AvatarDetail, Endpoint, resolve_avatar
+from navtalk_asyncio import AvatarDetail, Endpoint, list_avatars, resolve_avatar
 from navtalk_asyncio.emulator import emulate
 from navtalk_asyncio.emulator.avatars import Avatar
 from navtalk_proto import ServerConfig
@@ -157,6 +157,22 @@ def test_what_the_emulator_refuses(kit: Any, spy: Spy) -> None:
                         await resolve_avatar(endpoint, license_in=place)
                     spy.show(caught.value)
                     assert "WRONG" not in str(caught.value)
+
+    kit.run(main(), real=True)
+
+
+def test_all_of_a_licence(kit: Any, spy: Spy) -> None:
+    async def main() -> None:
+        async with emulator(spy) as human:
+            for place in LicensePlace:
+                found = await list_avatars(human.endpoint(), license_in=place)
+                assert [(one.id, one.name, one.voice) for one in found] == [
+                    (LEO.id, LEO.name, "cedar"),
+                    (ZOE.id, ZOE.name, "marin"),
+                ]
+            with pytest.raises(LicenseRefusedError) as caught:
+                await list_avatars(human.endpoint(license="sk_navtalk_WRONG"))
+            spy.show(caught.value)
 
     kit.run(main(), real=True)
 

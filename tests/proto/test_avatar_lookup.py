@@ -35,6 +35,7 @@ from navtalk_proto.wire.avatar_lookup import (
     LookupReply,
     LookupRequest,
     ProviderCapabilities,
+    list_request,
     lookup_request,
 )
 from navtalk_proto.wire.endpoint import Endpoint
@@ -164,6 +165,24 @@ def test_a_request_does_not_show_the_licence() -> None:
         assert LICENSE not in repr(lookup_request(endpoint(), license_in=place))
 
 
+@pytest.mark.parametrize(
+    ("place", "query", "header"),
+    [
+        (LicensePlace.HEADER, "", LICENSE),
+        (LicensePlace.QUERY, f"?license={LICENSE}", None),
+        (LicensePlace.BOTH, f"?license={LICENSE}", LICENSE),
+    ],
+)
+def test_a_list_is_asked_for_with_the_licence_alone(
+    place: LicensePlace, query: str, header: str | None
+) -> None:
+    url, headers = asked(list_request(endpoint(), license_in=place))
+    assert url == f"https://api.navtalk.ai/api/open/v1/avatar/list{query}"
+    assert headers.get("license") == header
+    url, _ = asked(list_request(endpoint(), api_url="http://127.0.0.1:8000/"))
+    assert url == "http://127.0.0.1:8000/api/open/v1/avatar/list"
+
+
 # ---- the reply
 
 
@@ -195,6 +214,40 @@ def test_a_whole_detail() -> None:
         video_file=True,
         status="Success",
     )
+
+
+def listed(body: str, *, status: int = 200) -> tuple[AvatarDetail, ...]:
+    reply = LookupReply(list_request(endpoint()), status=status)
+    reply.feed(body.encode())
+    return reply.details()
+
+
+def test_a_list() -> None:
+    found = listed(envelope([DETAIL, {"id": "2"}]))
+    assert found == (read(envelope(DETAIL)), AvatarDetail(id="2"))
+    assert listed(envelope([])) == listed(envelope(None)) == ()
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"id": "1"}, "data: is not a list"),
+        ("navtalk.Leo", "data: is not a list"),
+        ([DETAIL, 3], r"data\[1\]: is not an object"),
+        ([DETAIL, {"id": "2", "name": []}], r"data\[1\]\.name: is not a string"),
+        ([{}], r"data\[0\]\.id: is missing"),
+    ],
+)
+def test_a_list_that_is_none(data: object, text: str) -> None:
+    with pytest.raises(AvatarReplyError, match=text):
+        listed(envelope(data))
+
+
+def test_a_list_is_refused_like_one_avatar() -> None:
+    with pytest.raises(LicenseRefusedError):
+        listed(envelope(code=401, message="Invalid license key"))
+    with pytest.raises(AvatarLookupFailedError):
+        listed("<html>", status=502)
 
 
 def test_what_is_left_out_is_empty_and_a_number_may_be_an_identifier() -> None:

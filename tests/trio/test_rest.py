@@ -24,7 +24,7 @@ from navtalk_proto.errors import (
     LicenseRefusedError,
 )
 from navtalk_proto.wire.avatar_lookup import MAX_REPLY, AvatarDetail, LicensePlace
-from navtalk_trio import connect, resolve_avatar
+from navtalk_trio import connect, list_avatars, resolve_avatar
 from navtalk_trio.testing import emulate
 
 LEO = Avatar(id="aaaabbbbccccddddeeeeffff00001111", name="navtalk.Leo", voice="cedar")
@@ -93,6 +93,7 @@ def test_by_name_and_by_id_with_the_licence_in_each_place(net: Any, lines: list[
             for place in LicensePlace:
                 # Of two with one name the last one counts, as on the socket (2.2).
                 found = await resolve_avatar(human.endpoint(), license_in=place)
+                assert found in await list_avatars(human.endpoint(), license_in=place)
                 assert (found.id, found.voice) == (LEO.id, "cedar")
                 by_id = human.endpoint(avatar_id=OTHER_LEO.id)
                 assert (await resolve_avatar(by_id, license_in=place)).voice == "coral"

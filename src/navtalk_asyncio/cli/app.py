@@ -7,14 +7,17 @@ from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
 
+from navtalk_asyncio.cli.avatars import add_avatars
 from navtalk_asyncio.cli.backend import Backend
 from navtalk_asyncio.cli.demo import add_demo
 from navtalk_asyncio.cli.doctor import add_doctor
 from navtalk_asyncio.cli.exit_codes import ExitCode
+from navtalk_asyncio.cli.record import add_record
 from navtalk_asyncio.cli.serve import add_serve
 from navtalk_asyncio.cli.settings import Settings, SettingsError
 from navtalk_asyncio.cli.talk import add_talk
 from navtalk_asyncio.cli.terminal import Screen, error_console
+from navtalk_asyncio.cli.tools import add_tools
 
 __all__ = ["build", "run"]
 
@@ -59,4 +62,7 @@ def build(backend: Backend, settings: Settings) -> App:
     add_talk(app, backend, settings)
     add_serve(app, backend)
     add_doctor(app, backend, settings)
+    add_record(app, backend, settings)
+    add_avatars(app, backend, settings)
+    add_tools(app)
     return app

@@ -62,6 +62,11 @@ class Backend(Protocol):
         """The adapter's ``resolve_avatar``."""
         ...
 
+    @property
+    def list_avatars(self) -> Callable[..., Awaitable[tuple[AvatarDetail, ...]]]:
+        """The adapter's ``list_avatars``."""
+        ...
+
     def websocket(
         self, endpoint: Endpoint, *, timeout: float
     ) -> AbstractAsyncContextManager[Transport]:
@@ -94,6 +99,13 @@ class AsyncioBackend:
         from navtalk_asyncio.rest import resolve_avatar
 
         return resolve_avatar
+
+    @property
+    def list_avatars(self) -> Callable[..., Awaitable[tuple[AvatarDetail, ...]]]:
+        """navtalk_asyncio.list_avatars."""
+        from navtalk_asyncio.rest import list_avatars
+
+        return list_avatars
 
     @asynccontextmanager
     async def websocket(

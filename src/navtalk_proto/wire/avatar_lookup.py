@@ -1,14 +1,15 @@
 """Looking an avatar up before a session: the request and the reply (protocol.md 2.3).
 
-Pure: :func:`lookup_request` says what to ask, a :class:`LookupReply` takes what comes; HTTP between
-the two is ``resolve_avatar()`` of the adapters. No session needs it: the socket takes a name too.
+Pure: :func:`lookup_request` and :func:`list_request` say what to ask, a :class:`LookupReply` takes
+what comes; HTTP between them is ``resolve_avatar()`` and ``list_avatars()`` of the adapters. No
+session needs it: the socket takes a name too.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -50,6 +51,7 @@ __all__ = [
     "LookupReply",
     "LookupRequest",
     "ProviderCapabilities",
+    "list_request",
     "lookup_request",
 ]
 
@@ -201,6 +203,29 @@ def lookup_request(
     is the endpoint's host, and :data:`DEFAULT_API_URL` for an endpoint of the service itself.
     Raises EndpointError for a URL that is none, and for a licence that no header can carry.
     """
+    if endpoint.avatar_id is not None:
+        path, wanted = "detail", f"avatarId={quote(endpoint.avatar_id, safe='')}"
+    else:
+        path, wanted = "getByName", f"name={quote(endpoint.name or '', safe='')}"
+    return _request(endpoint, path, wanted, api_url=api_url, license_in=license_in)
+
+
+def list_request(
+    endpoint: Endpoint,
+    *,
+    api_url: str | None = None,
+    license_in: LicensePlace = LicensePlace.HEADER,
+) -> LookupRequest:
+    """What to ask for all avatars of a licence. Whose the endpoint is does not matter.
+
+    Arguments and errors are those of :func:`lookup_request`.
+    """
+    return _request(endpoint, "list", "", api_url=api_url, license_in=license_in)
+
+
+def _request(
+    endpoint: Endpoint, path: str, wanted: str, *, api_url: str | None, license_in: LicensePlace
+) -> LookupRequest:
     base = _api_url(endpoint) if api_url is None else _checked(api_url)
     license = endpoint.license.reveal()
     headers = [
@@ -215,11 +240,9 @@ def lookup_request(
         if not _HEADER_VALUE.fullmatch(license):
             raise EndpointError("the licence holds characters that no header can carry")
         headers.append(("license", endpoint.license))
-    if endpoint.avatar_id is not None:
-        path, wanted = "detail", f"avatarId={quote(endpoint.avatar_id, safe='')}"
-    else:
-        path, wanted = "getByName", f"name={quote(endpoint.name or '', safe='')}"
-    url = f"{base}{_PATH}{path}?{'&'.join([*query, wanted])}"
+    if wanted:
+        query.append(wanted)
+    url = f"{base}{_PATH}{path}" + (f"?{'&'.join(query)}" if query else "")
     return LookupRequest(url=Secret(url), headers=tuple(headers), license=endpoint.license)
 
 
@@ -278,6 +301,29 @@ class LookupReply:
         The service tells refusals in the envelope's ``code``, mostly with HTTP status 200; where
         the body is no envelope, the status counts.
         """
+        data = self._data()
+        if data is None:
+            raise AvatarNotFoundError("the reply is empty")
+        if not isinstance(data, Mapping):
+            raise AvatarReplyError("is not an object", field="data")
+        return _detail(data, "data")
+
+    def details(self) -> tuple[AvatarDetail, ...]:
+        """The avatars of a list, from all that was fed. Raises a subclass of AvatarLookupError."""
+        data = self._data()
+        if data is None:
+            return ()
+        if not isinstance(data, Sequence) or isinstance(data, str):
+            raise AvatarReplyError("is not a list", field="data")
+        found = []
+        for number, entry in enumerate(data):
+            if not isinstance(entry, Mapping):
+                raise AvatarReplyError("is not an object", field=f"data[{number}]")
+            found.append(_detail(entry, f"data[{number}]"))
+        return tuple(found)
+
+    def _data(self) -> JsonValue:
+        """What a reply that is no refusal holds."""
         if self._too_big:
             raise AvatarReplyError(f"is larger than {self._max_size} bytes")
         envelope, problem = self._envelope()
@@ -299,11 +345,7 @@ class LookupReply:
             raise self._refusal(code, message)
         if not 200 <= self._status < 300:
             raise self._refusal(self._status, message)
-        if data is None:
-            raise AvatarNotFoundError("the reply is empty")
-        if not isinstance(data, Mapping):
-            raise AvatarReplyError("is not an object", field="data")
-        return _detail(data)
+        return data
 
     def _envelope(self) -> tuple[JsonObject | None, str]:
         """The reply's object, or None and why there is none."""
@@ -330,7 +372,7 @@ def _code(value: JsonValue) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _detail(data: Mapping[str, Any]) -> AvatarDetail:
+def _detail(data: Mapping[str, Any], where: str) -> AvatarDetail:
     def text(key: str) -> str:
         value = data.get(key)
         if value is None:
@@ -338,15 +380,15 @@ def _detail(data: Mapping[str, Any]) -> AvatarDetail:
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)  # Identifiers of a database.
         if not isinstance(value, str):
-            raise AvatarReplyError("is not a string", field=f"data.{key}")
+            raise AvatarReplyError("is not a string", field=f"{where}.{key}")
         return value
 
     video_file = data.get("videoFile")
     if not (video_file is None or isinstance(video_file, bool)):
-        raise AvatarReplyError("is not true or false", field="data.videoFile")
+        raise AvatarReplyError("is not true or false", field=f"{where}.videoFile")
     id = text("id")
     if not id:
-        raise AvatarReplyError("is missing", field="data.id")
+        raise AvatarReplyError("is missing", field=f"{where}.id")
     return AvatarDetail(
         id=id,
         name=text("name"),
