@@ -5,14 +5,17 @@ from __future__ import annotations
 import ast
 import asyncio
 import importlib
+import json
 import os
 import re
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import av
 import pytest
 from websockets.asyncio.client import connect as open_websocket
 
@@ -181,6 +184,31 @@ async def pytest_usage(human: Emulator) -> None:
     assert b"2 passed" in out
 
 
+async def wav_to_mp4(human: Emulator) -> None:
+    question = EXAMPLES.parent / "src" / "navtalk_asyncio" / "cli" / "question.wav"
+    with tempfile.TemporaryDirectory() as folder:
+        copies = [Path(folder) / f"{name}.wav" for name in ("first", "second")]
+        for copy in copies:
+            copy.write_bytes(question.read_bytes())
+        printed = await run("wav_to_mp4.py", human.url, "navtalk.Lea", *map(str, copies))
+        assert sorted(line.split(":")[0] for line in printed.splitlines()) == [
+            "first.mp4",
+            "second.mp4",
+        ]
+        for copy in copies:
+            with av.open(str(copy.with_suffix(".mp4"))) as film:
+                codecs = {stream.codec_context.name for stream in film.streams}
+                assert codecs == {"h264", "opus"}
+
+
+async def otel_console(human: Emulator) -> None:
+    needs("opentelemetry.sdk")
+    printed = await run("otel_console.py", human.url, "navtalk.Lea")
+    scopes = json.loads(printed)["resource_metrics"][0]["scope_metrics"]
+    names = {metric["name"] for scope in scopes for metric in scope["metrics"]}
+    assert any(name.startswith("navtalk.") for name in names), names
+
+
 RUNS: dict[str, Callable[[Emulator], Awaitable[None]]] = {
     "embed_blocking.py": embed_blocking,
     "embed_own_loop.py": embed_own_loop,
@@ -190,10 +218,12 @@ RUNS: dict[str, Callable[[Emulator], Awaitable[None]]] = {
     "kiosk.py": kiosk,
     "load_generator.py": load_generator,
     "man_in_the_middle.py": man_in_the_middle,
+    "otel_console.py": otel_console,
     "own_brain.py": own_brain,
     "pytest_usage.py": pytest_usage,
     "telephony.py": telephony,
     "tools.py": tools,
+    "wav_to_mp4.py": wav_to_mp4,
 }
 
 
