@@ -11,7 +11,7 @@ from aioice import stun
 
 from navtalk_asyncio.emulator.stun import StunServer
 from navtalk_asyncio.media import gathering, ice_servers
-from navtalk_proto.actions import ClosePeer, CreateOffer, SetLocal
+from navtalk_proto.actions import ClosePeer, CreateOffer, SetLocal, SetRemote
 from navtalk_proto.ice import IceUrl, IpAddress
 from navtalk_proto.media import IcePolicy, IceServerFailed, LocalCandidate, MediaState
 from navtalk_proto.secret import Secret
@@ -260,3 +260,24 @@ async def test_a_cancelled_description_still_ends_gathering(media: Any) -> None:
         await complete.wait()
         await asyncio.wait(server.engine._tasks - before)
     assert "a=candidate:" in peer.localDescription.sdp
+
+
+async def test_an_answer_waits_for_no_server(media: Any) -> None:
+    """It leaves with the host candidates; what a server says comes after it."""
+    async with media.silent_server() as silent, StunServer() as alive:
+        server, client = media.server(), media.driver(gather_timeout=20.0)
+        await server.open(media.send)
+        await client.open(
+            media.receive, servers=(stun_at(silent.port), IceServer(urls=(alive.url,)))
+        )
+        loop = asyncio.get_running_loop()
+        offer = await server.do(SetLocal)
+        await client.do(SetRemote, description=offer)
+        started = loop.time()
+        answer = await client.do(SetLocal)
+        assert loop.time() - started < 5.0
+        assert "typ host" in answer.sdp
+        assert "a=end-of-candidates" not in answer.sdp
+        found = await client.event(LocalCandidate)
+        assert "typ srflx" in found.candidate.candidate
+        await client.do(ClosePeer)

@@ -53,5 +53,5 @@ async def test_the_switch(
 
 async def test_an_unknown_group_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SWITCH, "jitters")
-    with pytest.raises(ValueError, match="NAVTALK_STOCK names jitters; there are consent, "):
+    with pytest.raises(ValueError, match="NAVTALK_STOCK names jitters; there are checks, "):
         works("jitter")

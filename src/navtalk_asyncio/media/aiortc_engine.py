@@ -51,6 +51,7 @@ from navtalk_asyncio.media.answer_watch import AnswerTold, AnswerWatch
 from navtalk_asyncio.media.command_error import CommandError
 from navtalk_asyncio.media.frame_buffer import AUDIO_MICROSECONDS, VIDEO_FRAMES, FrameBuffer
 from navtalk_asyncio.media.gathering import Gathering
+from navtalk_asyncio.media.ice_checks import PromptChecks
 from navtalk_asyncio.media.ice_servers import IceServers
 from navtalk_asyncio.media.interface import EncodedFrame, EngineCallbacks, TrackCounters
 from navtalk_asyncio.media.payload_types import PayloadTypes
@@ -114,8 +115,8 @@ __all__ = ["AiortcEngine"]
 logger: Final = logging.getLogger("navtalk.media")
 
 GATHER_TIMEOUT: Final = 0.25
-"""Seconds a description waits for STUN and TURN answers; the slowest healthy server seen needs 0.1.
-Later answers are trickled."""
+"""Seconds an offer waits for STUN and TURN answers; the slowest healthy server seen needs 0.1. An
+answer leaves with its host candidates. What comes after either is trickled."""
 
 STILL_CHECKING: Final = 2.0
 """Seconds of ICE checks until the pairs are told that nobody has answered on: a pair that works is
@@ -136,7 +137,7 @@ class AiortcEngine:
 
     `tracks` are what is sent, lent to every peer connection of this engine and stopped by
     :meth:`aclose`. `loopback` adds host candidates on 127.0.0.1, which aioice leaves out.
-    `gather_timeout` bounds, in seconds, how long a description waits for STUN and TURN servers.
+    `gather_timeout` bounds, in seconds, how long an offer waits for STUN and TURN servers.
 
     Frames are decoded only while somebody reads them. Several readers of a kind share one decoder;
     each has its own buffer. If the private parts of aiortc that this needs have changed, everything
@@ -657,6 +658,7 @@ class _Peer:
         self._gatherings: dict[int, Gathering] = {}
         self._clocks: list[internals.DatagramClock] = []
         self._consents: list[internals.ConsentWatch] = []
+        self._checks: list[PromptChecks] = []
         self._draft: internals.OfferDraft | None = None
         self._payload_types = PayloadTypes()
         self._remote: RemoteSdp | None = None
@@ -845,8 +847,13 @@ class _Peer:
     # ---- ICE
 
     def _watch_ice(self) -> None:
+        if works("checks") and not self._checks:
+            self._checks = [PromptChecks(agent) for agent in internals.ice_connections(self.pc)]
         if not works("gathering"):
             return
+        # What the far end of an answer gets later it adds; who is offered something may not: stock
+        # clients read no candidate but the offer's.
+        answering = self.pc.signalingState == "have-remote-offer"
         for agent in internals.ice_connections(self.pc):
             if id(agent) not in self._gatherings:
                 self._gatherings[id(agent)] = Gathering(
@@ -854,7 +861,7 @@ class _Peer:
                     servers=self._servers,
                     allow=self._allow,
                     loopback=self._loopback,
-                    deadline=self._gather_timeout,
+                    deadline=0.0 if answering else self._gather_timeout,
                     on_candidate=self._on_late_candidate,
                     on_failure=self.server_failed,
                 )

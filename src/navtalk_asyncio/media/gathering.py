@@ -10,8 +10,8 @@ servers are asked beside, all of them:
   what a slower server grants later is given back.
 
 The description leaves as soon as there is nothing more to hope for, and after the deadline in any
-case; what comes later is trickled. An agent that has no candidate at all at the deadline waits
-until every server has failed: a description without one connects to nothing.
+case, at once where that is 0; what comes later is trickled. An agent that has no candidate at all
+by then waits until every server has failed: a description without one connects to nothing.
 
 Uses private names of aioice: :func:`navtalk_asyncio.media.private_names.works` tests them.
 """
@@ -141,7 +141,8 @@ class Gathering:
         if self._servers.turn:
             self._relaying = True
             self._start(self._find_relay(component, hide_related_address=not everything))
-        if not await self._settled(self._deadline) and not hosts and not self._gathered:
+        settled = self._deadline > 0 and await self._settled(self._deadline)
+        if not settled and not hosts and not self._gathered:
             # Nothing to describe yet: until every server has failed.
             await self._settled(None)
         gathered, self._gathered = self._gathered, None

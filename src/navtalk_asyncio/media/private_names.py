@@ -1,15 +1,16 @@
 """The private names of aiortc 1.16 and aioice 0.13: which are used, and whether they still are so.
 
 They are used in these modules of the media engine, and nowhere else: ``aiortc_internals``,
-``gathering``, ``receive_path``, ``receiver_meter``, ``receiver_tap``, ``rtcp_reports``,
-``sender_codec``, ``stock_path``. Nothing patches a module or a class: what is replaced is replaced
-on one object of one peer connection. Each group of private names is tested the first time it is
-needed in a process; if it is not what was written against, one warning goes to the
+``gathering``, ``ice_checks``, ``receive_path``, ``receiver_meter``, ``receiver_tap``,
+``rtcp_reports``, ``sender_codec``, ``stock_path``. Nothing patches a module or a class: what is
+replaced is replaced on one object of one peer connection. Each group of private names is tested the
+first time it is needed in a process; if it is not what was written against, one warning goes to the
 ``navtalk.media`` logger and that group behaves as stock aiortc does:
 
 =============  ====================================================================================
 gathering      no deadline, no loopback candidates, no late candidates; one STUN and one TURN server
                at most, given by their addresses
+checks         ICE notices its own end, and late candidates, on the next 20 ms tick
 receiving      everything is decoded; no packet counters, no encoded frames, no keyframe requests
 jitter         a picture is released when the next begins, sound four packets late and later after
                each loss; what is lost is asked for once
@@ -30,6 +31,7 @@ tests/media/test_aiortc_facts.py pins the behaviour that this rests on.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import os
@@ -100,6 +102,28 @@ def _test_gathering() -> None:
     transport = peer.addTransceiver("video").receiver.transport.transport
     if not isinstance(transport.iceGatherer._connection, aioice.Connection):
         raise TypeError("RTCIceGatherer._connection is not an aioice.Connection")
+
+
+def _test_checks() -> None:
+    connection = aioice.Connection(ice_controlling=False)
+    if not isinstance(connection._check_list_state, asyncio.Queue):
+        raise TypeError("aioice.Connection._check_list_state is not an asyncio.Queue")
+    if list(connection._early_checks) != [] or connection._early_checks_done is not False:
+        raise TypeError("aioice.Connection has early checks at first")
+    if connection._local_candidates_end is not False or connection._query_consent_task is not None:
+        raise TypeError("aioice.Connection has gathered, or asks for consent, at first")
+    inspect.signature(connection.check_incoming).bind(None, ("127.0.0.1", 1), None)
+    inspect.signature(connection._pair_remote_candidate).bind(None)
+    connection.sort_check_list()
+    connection._unfreeze_initial()
+    if connection._check_periodic() is not True:
+        raise TypeError("aioice.Connection._check_periodic() expects no candidates at first")
+    for function in (connection.add_remote_candidate, connection.query_consent, connection.connect):
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(f"aioice.Connection.{function.__name__} is not a coroutine function")
+    if ice.ICE_COMPLETED == ice.ICE_FAILED:
+        raise TypeError("aioice's outcomes are the same")
+    _ = ice.CandidatePair.State.WAITING, ice.CandidatePair.State.FROZEN
 
 
 def _test_receiving() -> None:
@@ -226,6 +250,7 @@ def _test_metering() -> None:
 
 _TESTS: Final[dict[str, Callable[[], None]]] = {
     "gathering": _test_gathering,
+    "checks": _test_checks,
     "receiving": _test_receiving,
     "jitter": _test_jitter,
     "reports": _test_reports,
