@@ -56,6 +56,8 @@ class ServerSession(Session):
         """What the client asked for in its URL; the licence is a Secret."""
         self.local_address: str | None = None
         """Our IP address that this client connected to; None unless :func:`serve` accepted it."""
+        self.remote_address: str | None = None
+        """The client's ``host:port``; None unless :func:`serve` accepted it."""
 
 
 ServerHandler: TypeAlias = Callable[[ServerSession], Awaitable[None]]
@@ -169,6 +171,8 @@ async def serve(
 
         def register(session: ServerSession) -> None:
             session.local_address = transport._connection.local_address[0]
+            host, port = transport._connection.remote_address[:2]
+            session.remote_address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             running.append(session)
             server._sessions.add(session)
 

@@ -6,9 +6,9 @@ the adapter's ``connect`` and the emulator.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 
 import anyio
 
@@ -18,6 +18,9 @@ from navtalk_proto.redacting_transport import RedactingTransport
 from navtalk_proto.transport import Transport
 from navtalk_proto.wire.avatar_lookup import AvatarDetail
 from navtalk_proto.wire.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from navtalk_asyncio.emulator import Visit
 
 __all__ = ["AsyncioBackend", "Backend", "RunningEmulator", "run_on_loop"]
 
@@ -37,6 +40,11 @@ class RunningEmulator(Protocol):
     @property
     def url(self) -> str:
         """Its base URL."""
+        ...
+
+    @property
+    def visits(self) -> Iterable[Visit]:
+        """The sessions that run now; their ``status`` may be read from any thread."""
         ...
 
     def endpoint(self) -> Endpoint:

@@ -18,6 +18,7 @@ from cyclopts import App, Parameter
 from navtalk_asyncio.cli.backend import Backend, run_on_loop
 from navtalk_asyncio.cli.exit_codes import ExitCode
 from navtalk_asyncio.cli.question import Report
+from navtalk_asyncio.cli.session_table import SessionTable
 from navtalk_asyncio.cli.settings import Port
 from navtalk_asyncio.cli.terminal import Screen, StepPrinter, error_console
 from navtalk_proto.errors import NavTalkError
@@ -83,12 +84,13 @@ async def run_serve(
     backend: Backend,
     report: Report,
     serving: Callable[[str, str, str], None],
+    table: SessionTable | None = None,
     **options: Any,
 ) -> None:
     """Run the emulator with these `options` of ``emulate()`` until it is cancelled.
 
     `serving` is called once it can be connected to, with the URL for people, that for programs, and
-    the name of the first avatar.
+    the name of the first avatar. `table` shows the sessions that run.
     Raises OSError where host and port cannot be bound.
     """
     report("starting", "drawing a digital human")
@@ -103,7 +105,10 @@ async def run_serve(
                     "other machines reach it at this one's address; their browsers give a page "
                     "the microphone through https only, so put a proxy with TLS in front",
                 )
-            await anyio.sleep_forever()
+            if table is None:
+                await anyio.sleep_forever()
+            else:
+                await table.show(human)
 
 
 def _on_loopback(host: str) -> bool:
@@ -147,7 +152,9 @@ def add_serve(app: App, backend: Backend) -> None:
         """
         screen = Screen()
         served: list[str] = []
-        report = StepPrinter(error_console())
+        console = error_console()
+        report = StepPrinter(console)
+        table = SessionTable(console, faults or "") if console.is_terminal else None
 
         def serving(page: str, programs: str, avatar: str) -> None:
             served.append(page)
@@ -160,7 +167,7 @@ def add_serve(app: App, backend: Backend) -> None:
         try:
             if brain is not None:
                 options["brain"] = find_brain(brain)
-            run_on_loop(backend, partial(run_serve, backend, report, serving, **options))
+            run_on_loop(backend, partial(run_serve, backend, report, serving, table, **options))
         except KeyboardInterrupt:
             if not served:
                 raise

@@ -26,7 +26,7 @@ from navtalk_asyncio.emulator.script import (
     ScriptError,
     load_brain,
 )
-from navtalk_asyncio.emulator.visit import Visit
+from navtalk_asyncio.emulator.visit import Visit, VisitStatus
 
 __all__ = [
     "Avatar",
@@ -46,6 +46,7 @@ __all__ = [
     "ScriptedBrain",
     "Tool",
     "Visit",
+    "VisitStatus",
     "emulate",
     "load_brain",
 ]

@@ -93,6 +93,8 @@ class Mouthpiece:
         self._audible = False
         self.utterances: deque[Utterance] = deque(maxlen=_UTTERANCES)
         """What was said last, oldest first; each begins where nothing waited to be said."""
+        self.pictures: int = 0
+        """Pictures of this session that were drawn to be sent."""
 
     @property
     def speaking(self) -> bool:
@@ -303,6 +305,7 @@ class FaceTrack(MediaStreamTrack):
             self._drawn = (number / FRAMES_PER_SECOND, self._mouthpiece.openness)
             if mouth_level(self._mouthpiece.openness) != 0:
                 self._mouthpiece.sent(self.kind, now=self.pace.clock())
+        self._mouthpiece.pictures += 1
         frame = self._face.draw(*self._drawn)
         frame.pts = number * (_VIDEO_CLOCK // FRAMES_PER_SECOND)
         frame.time_base = fractions.Fraction(1, _VIDEO_CLOCK)

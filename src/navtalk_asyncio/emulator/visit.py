@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from contextlib import suppress
 from typing import Final
@@ -28,18 +29,21 @@ from navtalk_proto.config import SEND_MEDIA
 from navtalk_proto.errors import MediaError, RefusalKind, SessionClosedError
 from navtalk_proto.events import MessageReceived
 from navtalk_proto.media import MediaLine
+from navtalk_proto.wire.audio import SAMPLE_RATE, SAMPLE_WIDTH
 from navtalk_proto.wire.endpoint import DEFAULT_PATH, RequestTarget
 from navtalk_proto.wire.messages import (
+    AudioAppend,
     ConnectedFail,
     ConnectedSuccess,
     ConnectedWarning,
     IceServer,
+    Message,
     SessionCreated,
     SessionUpdated,
 )
 from navtalk_proto.wire.obsolete import REASON
 
-__all__ = ["HumanConfig", "Visit", "visit"]
+__all__ = ["HumanConfig", "Visit", "VisitStatus", "visit"]
 
 log: Final = logging.getLogger("navtalk.emulator")
 
@@ -66,6 +70,24 @@ class HumanConfig:
     """The visits that run now and were let in."""
 
 
+@frozen(kw_only=True)
+class VisitStatus:
+    """How a visit is going: for people who watch."""
+
+    peer: str
+    """The client's ``host:port``."""
+    avatar: str
+    since: float
+    """When it was let in: :func:`time.monotonic`."""
+    state: str
+    """Of the session: ``opening``, ``configuring``, ``ready``, ``closing``, ``closed``."""
+    audio_in: float
+    """Seconds of the user's voice that came, silence included."""
+    pictures_out: int
+    speaking: bool
+    """Whether the human speaks now."""
+
+
 class Visit:
     """A session that was let in, and what a test can do to it. Lives on the emulator's loop."""
 
@@ -76,6 +98,26 @@ class Visit:
         self.session_id: str = session_id
         self.request: RequestTarget = session.request
         """What the client asked for in its URL."""
+        self._since = time.monotonic()
+        self._audio_in = 0
+
+    @property
+    def status(self) -> VisitStatus:
+        """How it is going. May be read from any thread: single numbers, none of them waited for."""
+        return VisitStatus(
+            peer=self._session.remote_address or "",
+            avatar=self.request.name or self.request.avatar_id or "",
+            since=self._since,
+            state=self._session.state.value,
+            audio_in=self._audio_in / (SAMPLE_RATE * SAMPLE_WIDTH),
+            pictures_out=self.mouthpiece.pictures,
+            speaking=self.mouthpiece.speaking,
+        )
+
+    def note(self, message: Message) -> None:
+        """See a message of the client."""
+        if isinstance(message, AudioAppend):
+            self._audio_in += len(message.audio)
 
     async def refuse(self, kind: RefusalKind | str, message: str | None = None) -> None:
         """End the session as the service does: the event of that kind, then the close (E8).
@@ -140,7 +182,7 @@ async def visit(session: ServerSession, mouthpiece: Mouthpiece, config: HumanCon
                 )
                 if config.faulty is not None:
                     beside.append(tasks.create_task(config.faulty.run()))
-                await _listen(session, listener)
+                await _listen(session, here, listener)
             finally:
                 for task in beside:
                     task.cancel()
@@ -149,9 +191,10 @@ async def visit(session: ServerSession, mouthpiece: Mouthpiece, config: HumanCon
         config.visits.discard(here)
 
 
-async def _listen(session: ServerSession, listener: Human | Repeater) -> None:
+async def _listen(session: ServerSession, here: Visit, listener: Human | Repeater) -> None:
     async for event in session.events():
         if isinstance(event, MessageReceived):
+            here.note(event.message)
             await listener.take(event.message)
 
 
