@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -170,18 +170,24 @@ class Hand(Succession[Any]):
 
 
 @pytest.fixture
-def make(hand_pump: Any, crank: Any, flag: Any) -> Callable[..., Hand]:
+def make(hand_pump: Any, crank: Any, flag: Any) -> Generator[Callable[..., Hand]]:
     """A session that is usable, and whose events so far were read."""
+    made: list[Hand] = []
 
     def make(*, ready: bool = True, **options: Any) -> Hand:
         hand = Hand(hand_pump, crank, flag, **options)
+        made.append(hand)
         if ready:
             hand.driver.ready()
             hand.told()
             hand.observed.clear()
         return hand
 
-    return make
+    yield make
+    for hand in made:
+        # Left to the garbage collector, it would tell its end in the middle of another test.
+        if not hand.running.done:
+            hand.running.cancel()
 
 
 def sent(pump: Any) -> list[Any]:
