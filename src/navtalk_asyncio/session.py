@@ -19,7 +19,10 @@ from navtalk_proto.session import ClientCalls, SessionCalls
 if TYPE_CHECKING:
     import av
 
+    from navtalk_asyncio.media.av_buffer import AvFrame
+    from navtalk_asyncio.media.feed import PacketFeed, Tap
     from navtalk_asyncio.media.recorder import Recorder
+    from navtalk_asyncio.media.sender_reports import AvSync
 
 __all__ = ["Session"]
 
@@ -115,11 +118,63 @@ class Session(SessionCalls):
             return self.with_own_voice(recording)
         return recording
 
+    def _tap(self) -> Tap:
+        from navtalk_asyncio.media.feed import Tap
+        from navtalk_asyncio.thread_engine import ThreadEngine
+
+        engine = self.engine
+        return engine.tap if isinstance(engine, ThreadEngine) else Tap.same_loop(self._source())
+
     def _source(self) -> EncodedSource:
         """The engine as what gives frames away. Raises LocalProtocolError for one that does not."""
         if not isinstance(self.engine, EncodedSource):
             raise LocalProtocolError("this session's engine has no encoded packets")
         return self.engine
+
+    def packets(self) -> PacketFeed:
+        """Encoded packets of voice and video as they come, for relays: EncodedFrame objects.
+
+        A picture is whole (H.264 with start codes, VP8), a sound is one Opus packet. Timestamps
+        count from each track's first frame; `sender_time` relates the tracks once their sender
+        reports came. Video begins with a keyframe, which is asked for. A slow reader loses what is
+        older than the newest keyframe (docs/recording.md); ``packets().counters`` says how much.
+        Nothing is decoded. Ends with the media; on a session that reconnects it goes on with the
+        next connection's, whose timestamps begin anew under other track ids.
+
+        Each call is a reader of its own. Raises LocalProtocolError on a session without media, or
+        whose engine has no encoded packets.
+        """
+        self._tap()  # Raises where there is nothing to read, at once.
+        from navtalk_asyncio.media.feed import PacketFeed, packet_feed
+        from navtalk_asyncio.media.packet_buffer import PacketCounters
+
+        counters = PacketCounters()
+        feed = self._pump.renewed(lambda: packet_feed(self._tap(), counters))
+        return PacketFeed(feed, counters)
+
+    def av(self) -> AsyncIterator[AvFrame]:
+        """Decoded sound and picture in the order and at the times in which they belong.
+
+        For players: each AvFrame has a `time` on one clock, and is to be played a constant time
+        after that. Related by sender reports, or by arrival where there are none: :attr:`av_sync`
+        says which. The kind that arrives early is held back until the other has come as far, at
+        most 0.25 s. Every frame comes, in contrast to :attr:`video`; where the reader is slow the
+        oldest give way, at 12 pictures or a second of sound. Ends with the media; goes on after a
+        reconnection. Raises as :meth:`packets` does.
+        """
+        self._tap()  # Raises where there is nothing to read, at once.
+        from navtalk_asyncio.media.feed import av_feed
+
+        return self._pump.renewed(lambda: av_feed(self._tap()))
+
+    @property
+    def av_sync(self) -> AvSync:
+        """How sound and picture are related, and by how much the picture arrives later."""
+        from navtalk_asyncio.media.sender_reports import av_sync
+        from navtalk_asyncio.thread_engine import ThreadEngine
+
+        engine = self.engine if isinstance(self.engine, ThreadEngine) else self._source()
+        return av_sync(engine.timing(MediaKind.AUDIO), engine.timing(MediaKind.VIDEO))
 
     def track_counters(self) -> Mapping[str, TrackCounters]:
         """Packet, frame and last-arrival counters of each received track, by track id."""

@@ -14,7 +14,9 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from navtalk_asyncio.media.engine_thread import EngineThread, PushedFrames, ThreadedEngine
+from navtalk_asyncio.media.feed import Tap
 from navtalk_asyncio.media.interface import Engine, EngineFactory
+from navtalk_asyncio.media.sender_reports import TrackTiming
 from navtalk_proto.actions import MediaCommand
 from navtalk_proto.engine import EngineCallbacks, TrackCounters
 from navtalk_proto.errors import SessionClosedError
@@ -95,6 +97,15 @@ class ThreadEngine:
     def frames(self, kind: MediaKind) -> AsyncIterator[Any]:
         """Decoded PyAV frames of a kind, pushed into a bounded buffer: see PushedFrames."""
         return PushedFrames(self._threaded, kind, asyncio.Event)
+
+    @property
+    def tap(self) -> Tap:
+        """How packets and decoded frames are taken off the engine, from the application's loop."""
+        return self._threaded.tap(asyncio.Event)
+
+    def timing(self, kind: MediaKind) -> TrackTiming | None:
+        """What is known of the time of the first track of a kind."""
+        return self._threaded.timing(kind)
 
     def counters(self) -> Mapping[str, TrackCounters]:
         """Counters by track id."""

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import trio
 
 from navtalk_asyncio.media.engine_thread import EngineThread, PushedFrames, ThreadedEngine
+from navtalk_asyncio.media.feed import PacketFeed as PacketFeed
+from navtalk_asyncio.media.feed import Tap
+from navtalk_asyncio.media.feed import av_feed as av_feed
+from navtalk_asyncio.media.feed import packet_feed as packet_feed
 from navtalk_asyncio.media.interface import Engine, EngineFactory
+from navtalk_asyncio.media.packet_buffer import PacketCounters as PacketCounters
+from navtalk_asyncio.media.sender_reports import AvSync as AvSync
+from navtalk_asyncio.media.sender_reports import TrackTiming
+from navtalk_asyncio.media.sender_reports import av_sync as av_sync
 from navtalk_proto.actions import MediaCommand
 from navtalk_proto.engine import EngineCallbacks, TrackCounters
 from navtalk_proto.errors import SessionClosedError
@@ -28,6 +36,7 @@ from navtalk_trio.flag import Flag
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from navtalk_asyncio.media.av_buffer import AvFrame as AvFrame
     from navtalk_asyncio.media.image import ImageSource as ImageSource
     from navtalk_asyncio.media.interface import EncodedSource
     from navtalk_asyncio.media.recorder import Recorder as Recorder
@@ -116,6 +125,15 @@ class ThreadEngine:
     def frames(self, kind: MediaKind) -> PushedFrames:
         """Decoded PyAV frames of a kind, pushed into a bounded buffer: see PushedFrames."""
         return PushedFrames(self._running, kind, Flag)
+
+    @property
+    def tap(self) -> Tap:
+        """How packets and decoded frames are taken off the engine, from trio's loop."""
+        return self._running.tap(Flag)
+
+    def timing(self, kind: MediaKind) -> TrackTiming | None:
+        """What is known of the time of the first track of a kind."""
+        return self._running.timing(kind)
 
     def counters(self) -> Mapping[str, TrackCounters]:
         """Counters by track id."""

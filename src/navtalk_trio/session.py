@@ -17,7 +17,13 @@ from navtalk_trio.succession import Succession
 if TYPE_CHECKING:
     import av
 
-    from navtalk_trio.engine_thread import Recorder, ThreadEngine
+    from navtalk_trio.engine_thread import (
+        AvFrame,
+        AvSync,
+        PacketFeed,
+        Recorder,
+        ThreadEngine,
+    )
 
 __all__ = ["MediaCalls", "Session"]
 
@@ -113,6 +119,49 @@ class MediaCalls(SessionCalls):
         if not isinstance(engine, ThreadEngine):
             raise LocalProtocolError("this session's engine has no encoded packets")
         return engine
+
+    def packets(self) -> PacketFeed:
+        """Encoded packets of voice and video as they come, for relays: EncodedFrame objects.
+
+        A picture is whole (H.264 with start codes, VP8), a sound is one Opus packet. Timestamps
+        count from each track's first frame; `sender_time` relates the tracks once their sender
+        reports came. Video begins with a keyframe, which is asked for. A slow reader loses what is
+        older than the newest keyframe (docs/recording.md); ``packets().counters`` says how much.
+        Nothing is decoded. Ends with the media; on a session that reconnects it goes on with the
+        next connection's, whose timestamps begin anew under other track ids.
+
+        Each call is a reader of its own. Raises LocalProtocolError on a session without media, or
+        whose engine has no encoded packets.
+        """
+        self._thread_engine()  # Raises where there is nothing to read, at once.
+        from navtalk_trio.engine_thread import PacketCounters, PacketFeed, packet_feed
+
+        counters = PacketCounters()
+        feed = self._pump.renewed(lambda: packet_feed(self._thread_engine().tap, counters))
+        return PacketFeed(feed, counters)
+
+    def av(self) -> AsyncIterator[AvFrame]:
+        """Decoded sound and picture in the order and at the times in which they belong.
+
+        For players: each AvFrame has a `time` on one clock, and is to be played a constant time
+        after that. Related by sender reports, or by arrival where there are none: :attr:`av_sync`
+        says which. The kind that arrives early is held back until the other has come as far, at
+        most 0.25 s. Every frame comes, in contrast to :attr:`video`; where the reader is slow the
+        oldest give way, at 12 pictures or a second of sound. Ends with the media; goes on after a
+        reconnection. Raises as :meth:`packets` does.
+        """
+        self._thread_engine()  # Raises where there is nothing to read, at once.
+        from navtalk_trio.engine_thread import av_feed
+
+        return self._pump.renewed(lambda: av_feed(self._thread_engine().tap))
+
+    @property
+    def av_sync(self) -> AvSync:
+        """How sound and picture are related, and by how much the picture arrives later."""
+        from navtalk_trio.engine_thread import av_sync
+
+        engine = self._thread_engine()
+        return av_sync(engine.timing(MediaKind.AUDIO), engine.timing(MediaKind.VIDEO))
 
     def track_counters(self) -> Mapping[str, TrackCounters]:
         """Packet, frame and last-arrival counters of each received track, by track id."""

@@ -18,17 +18,20 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack, suppress
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from attrs import evolve
 
+from navtalk_asyncio.media.feed import Tap
 from navtalk_asyncio.media.frame_buffer import AUDIO_MICROSECONDS, VIDEO_FRAMES
 from navtalk_asyncio.media.interface import (
+    EncodedSource,
     Engine,
     EngineCallbacks,
     EngineFactory,
     TrackCounters,
 )
+from navtalk_asyncio.media.sender_reports import TrackTiming
 from navtalk_proto.actions import MediaCommand
 from navtalk_proto.event_buffer import Flag
 from navtalk_proto.media import Capabilities, MediaKind
@@ -256,7 +259,15 @@ class ThreadedEngine:
         self._thread.loop.call_soon_threadsafe(start)
         return lambda: self._on_media_loop(stop)
 
-    def _on_media_loop(self, what: Callable[[], None]) -> None:
+    def tap(self, flag: Callable[[], Flag]) -> Tap:
+        """How packets and frames are taken off the engine, from the loop that `flag` is of."""
+        return Tap(cast("EncodedSource", self._engine), self._on_media_loop, self._tell, flag)
+
+    def timing(self, kind: MediaKind) -> TrackTiming | None:
+        """What is known of the time of a track: a snapshot, which is read from any thread."""
+        return cast("EncodedSource", self._engine).timing(kind)
+
+    def _on_media_loop(self, what: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # The media loop ended, and the pump with it.
             self._thread.loop.call_soon_threadsafe(what)
 
