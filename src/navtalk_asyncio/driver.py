@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
@@ -43,11 +44,13 @@ class Driver(Pump):
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._timer: asyncio.TimerHandle | None = None
+        self._fired = -math.inf
+        """The newest deadline that fired. It may be later than the clock; time goes on from it."""
         self.engine: Engine | None = engine(self.engine_callbacks()) if engine is not None else None
 
     def time(self) -> float:
-        """The loop's clock."""
-        return self._loop.time()
+        """The loop's clock; not before a deadline that has fired."""
+        return max(self._loop.time(), self._fired)
 
     def rearm(self, when: float | None) -> None:
         """Move the loop's one timer of this session."""
@@ -57,10 +60,13 @@ class Driver(Pump):
             self._timer.cancel()
             self._timer = None
         if when is not None:
-            self._timer = self._loop.call_at(when, self._fire)
+            self._timer = self._loop.call_at(when, self._fire, when)
 
-    def _fire(self) -> None:
+    def _fire(self, when: float) -> None:
         self._timer = None
+        # The loop's timers fire early by its clock's resolution. Asked before its time the core
+        # would do nothing and want the same again, at once, for as long as the clock stands there.
+        self._fired = when
         self.timeout()
 
     def execute(self, command: MediaCommand) -> None:

@@ -262,3 +262,35 @@ def test_a_server_core_is_driven_alike(kit: Any) -> None:
         assert driver.end == Closed(cause=CloseCause.REMOTE, code=1001, reason="gone")
 
     kit.run(main())
+
+
+def test_a_timer_that_fires_early_is_not_early_for_the_core(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop fires what is due within its clock's resolution together with what is due now."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        rig = Rig(kit, welcome_timeout=10.0)
+        times: list[float] = []
+        handle_timeout = rig.core.handle_timeout
+
+        def counted(*, now: float) -> None:
+            times.append(now)
+            handle_timeout(now=now)
+
+        monkeypatch.setattr(rig.core, "handle_timeout", counted)
+        running = rig.go()
+        deadline = rig.core.next_timeout()
+        assert deadline is not None
+        early = deadline - 5e-10
+        woken = loop.create_future()
+        loop.call_at(early, woken.set_result, None)
+        await woken
+        assert loop.time() == early
+        assert rig.driver.time() == deadline, "what comes now comes after the deadline"
+        assert times == [deadline]
+        await running
+        assert isinstance(rig.seen[-1], Closed)
+
+    kit.run(main())
