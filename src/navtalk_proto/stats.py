@@ -7,6 +7,7 @@ one for the same thing; where a definition differs, the field says so.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from attrs import field, frozen
@@ -126,6 +127,9 @@ class MediaStats:
     received: tuple[ReceivedTrackStats, ...] = ()
     sent: tuple[SentTrackStats, ...] = ()
     pair: IcePairStats | None = None
+    ignored_candidates: Mapping[str, int] = field(factory=dict)
+    """Remote candidates that the engine could not use, by reason: all since the connection began.
+    What the core itself kept from the engine is a CandidateIgnored event each."""
 
 
 @frozen(kw_only=True)

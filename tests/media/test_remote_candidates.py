@@ -187,6 +187,7 @@ async def test_end_marks_of_bundled_lines_and_candidates_after_the_end(media: An
     await add("", "0")
     await add(HOST.replace(" 9 typ", " 10 typ"), "0")
     assert client.engine.ignored_candidates == {"empty": 2, "after-end": 1}
+    assert client.engine.stats().ignored_candidates == {"empty": 2, "after-end": 1}
     ports = {candidate.port for candidate in client.engine._peer.candidates.known()}
     assert 9 in ports
     assert 10 not in ports

@@ -307,7 +307,7 @@ class AiortcEngine:
         """What is known of the current peer connection, or else was of the last one."""
         if self._peer is not None and not self._peer.closing:
             self._last_stats = self._peer.stats()
-        return self._last_stats
+        return evolve(self._last_stats, ignored_candidates=self.ignored_candidates)
 
     def await_answer(self, told: AnswerTold | None) -> None:
         """Tell when a sound begins and a picture changes, until this is called with None.
