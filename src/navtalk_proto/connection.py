@@ -105,6 +105,7 @@ from navtalk_proto.wire.messages import (
     InputConfig,
     InputFunctionCall,
     InputImage,
+    InputText,
     InsufficientBalance,
     Message,
     Offer,
@@ -175,6 +176,10 @@ _INPUTS: Final[dict[type, Input]] = {
     **dict.fromkeys((Offer, Answer, IceCandidate), Input.SIGNALING),
 }
 """Message classes to inputs. Every other class is a conversation message of its sender."""
+
+_TURNS: Final = (UserMessage, InputText, InputImage, ResponseCreate)
+"""What asks for an answer, or is a part of what one is given to: of no use where the caller brings
+the human's speech (protocol.md 6.2)."""
 
 _TIMER_INPUTS: Final[dict[Timer, Input]] = {
     Timer.WELCOME: Input.T_WELCOME,
@@ -782,6 +787,11 @@ class Connection:
             if sender is not self._role:
                 raise LocalProtocolError(
                     f"a {self._role.value} does not send {type(message).__name__}"
+                )
+            if self._mode is not Mode.NORMAL and isinstance(message, _TURNS):
+                raise LocalProtocolError(
+                    f"{self._mode.value} mode has no turns: what the human is to say is sent as "
+                    f"voice, with send_audio(); {message.TYPE} would never be answered"
                 )
             edge = self._local_edge(self._input_of(message))
             edges.append(edge)

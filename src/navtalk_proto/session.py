@@ -352,7 +352,10 @@ class ClientCalls(SessionCalls):
     # ---- speaking and typing
 
     async def send_text(self, text: str, *, respond: bool = True) -> None:
-        """Say something in writing, and ask for a response unless `respond` is False."""
+        """Say something in writing, and ask for a response unless `respond` is False.
+
+        Raises LocalProtocolError in transparency and audioBack mode, which have no turns (6.2).
+        """
         await self.send(SayText(text=text, respond=respond))
 
     async def send_audio(self, pcm: bytes, *, paced: bool = False) -> None:

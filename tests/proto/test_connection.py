@@ -90,6 +90,7 @@ from navtalk_proto.wire.messages import (
     InputConfig,
     InputFunctionCall,
     InputImage,
+    InputText,
     InputTranscript,
     InsufficientBalance,
     Message,
@@ -1848,6 +1849,33 @@ def test_who_brings_the_speech_is_ready_at_success(mode: Mode) -> None:
     assert bench.send(SendAudio(pcm=bytes(960)), AudioCommit())[0].startswith("> ")
     assert bench.text(CREATED, UPDATED) == ["! MessageReceived"] * 2
     assert bench.text(SUCCESS) == ["! ProtocolViolation"]
+
+
+@pytest.mark.parametrize("state", ["welcoming", "ready"])
+@pytest.mark.parametrize("mode", [Mode.TRANSPARENCY, Mode.AUDIO_BACK])
+@pytest.mark.parametrize(
+    "intent",
+    [
+        SayText(text="Hello?"),
+        SayText(text="Hello?", respond=False),
+        UserMessage(texts=("Hello?",)),
+        InputText(content="Hello?"),
+        InputImage(content="data:image/jpeg;base64,AA=="),
+        ResponseCreate(),
+    ],
+    ids=lambda intent: type(intent).__name__,
+)
+def test_a_mode_without_turns_takes_no_text(
+    mode: Mode, state: str, intent: Intent, snapshot: Snapshot
+) -> None:
+    """Nobody would answer: waiting for it would end in a time-out."""
+    bench = client("welcoming", media=(), mode=mode)
+    if state == "ready":
+        bench.text(SUCCESS)
+    before = snapshot(bench.connection)
+    with pytest.raises(LocalProtocolError, match=r"mode has no turns: .* send_audio"):
+        bench.send(intent)
+    assert snapshot(bench.connection) == before
 
 
 # ---- whether media comes: its machine is tested in test_media_flow.py
