@@ -49,6 +49,7 @@ except ModuleNotFoundError as _missing:
 from navtalk_asyncio.media import aiortc_internals as internals
 from navtalk_asyncio.media.answer_watch import AnswerTold, AnswerWatch
 from navtalk_asyncio.media.command_error import CommandError
+from navtalk_asyncio.media.datagram_path import DatagramPath
 from navtalk_asyncio.media.frame_buffer import AUDIO_MICROSECONDS, VIDEO_FRAMES, FrameBuffer
 from navtalk_asyncio.media.gathering import Gathering
 from navtalk_asyncio.media.ice_checks import PromptChecks
@@ -659,6 +660,7 @@ class _Peer:
         self._clocks: list[internals.DatagramClock] = []
         self._consents: list[internals.ConsentWatch] = []
         self._checks: list[PromptChecks] = []
+        self._paths: dict[int, DatagramPath] = {}
         self._draft: internals.OfferDraft | None = None
         self._payload_types = PayloadTypes()
         self._remote: RemoteSdp | None = None
@@ -874,6 +876,15 @@ class _Peer:
                 for agent in internals.ice_connections(self.pc)
             ]
 
+    def _shorten(self) -> None:
+        if not (works("receiving") and works("jitter") and works("datagrams")) or self._paths:
+            return
+        for transceiver in self.pc.getTransceivers():
+            transport = transceiver.receiver.transport
+            agent = transport.transport.iceGatherer._connection
+            if id(agent) not in self._paths:
+                self._paths[id(agent)] = DatagramPath(agent, transport)
+
     def _on_consent(self) -> None:
         if not self.closing:
             self.engine._event(ConsentRefreshed())
@@ -954,6 +965,7 @@ class _Peer:
             case "completed":
                 self._tell(MediaState.ICE_CONNECTED)
                 self._watch_consent()
+                self._shorten()
             case "failed":
                 self._tell_failed()
 

@@ -1,11 +1,11 @@
 """The private names of aiortc 1.16 and aioice 0.13: which are used, and whether they still are so.
 
 They are used in these modules of the media engine, and nowhere else: ``aiortc_internals``,
-``gathering``, ``ice_checks``, ``receive_path``, ``receiver_meter``, ``receiver_tap``,
-``rtcp_reports``, ``sender_codec``, ``stock_path``. Nothing patches a module or a class: what is
-replaced is replaced on one object of one peer connection. Each group of private names is tested the
-first time it is needed in a process; if it is not what was written against, one warning goes to the
-``navtalk.media`` logger and that group behaves as stock aiortc does:
+``datagram_path``, ``gathering``, ``ice_checks``, ``receive_path``, ``receiver_meter``,
+``receiver_tap``, ``rtcp_reports``, ``sender_codec``, ``stock_path``. Nothing patches a module or a
+class: what is replaced is replaced on one object of one peer connection. Each group of private
+names is tested the first time it is needed in a process; if it is not what was written against, one
+warning goes to the ``navtalk.media`` logger and that group behaves as stock aiortc does:
 
 =============  ====================================================================================
 gathering      no deadline, no loopback candidates, no late candidates; one STUN and one TURN server
@@ -14,6 +14,7 @@ checks         ICE notices its own end, and late candidates, on the next 20 ms t
 receiving      everything is decoded; no packet counters, no encoded frames, no keyframe requests
 jitter         a picture is released when the next begins, sound four packets late and later after
                each loss; what is lost is asked for once
+datagrams      each packet takes a queue and a task; used with `receiving` and `jitter` only
 resuming       only without `jitter`: after a blackout video freezes for seconds more, sound is late
                for good
 consent        the age of ICE consent, the pair in use and the round-trip time are not known
@@ -40,9 +41,11 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 import aioice
+import pylibsrtp
 from aioice import ice, turn
-from aiortc import RTCConfiguration, RTCPeerConnection
+from aiortc import RTCConfiguration, RTCPeerConnection, clock
 from aiortc.codecs import depayload
+from aiortc.rtcdtlstransport import State
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtcrtpreceiver import StreamStatistics
 from aiortc.rtp import RtcpSenderInfo, RtcpSrPacket, RtpPacket, unwrap_rtx
@@ -178,6 +181,26 @@ def _test_jitter() -> None:
         raise TypeError("a packet sent again is not read as it should be")
 
 
+def _test_datagrams() -> None:
+    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    transceiver = peer.addTransceiver("video")
+    transport: Any = transceiver.receiver.transport
+    agent = transport.transport.iceGatherer._connection
+    if agent._queue.empty() is not True or agent._protocols != []:
+        raise TypeError("aioice.Connection._queue is not an empty queue at first")
+    inspect.signature(agent.data_received).bind(b"", 1)
+    inspect.signature(ice.StunProtocol.datagram_received).bind(None, b"", ("127.0.0.1", 1))
+    counts = transport._RTCDtlsTransport__rx_bytes, transport._RTCDtlsTransport__rx_packets
+    if counts != (0, 0) or transport._state is not State.NEW or transport._rx_srtp is not None:
+        raise TypeError("RTCDtlsTransport is not new at first")
+    if not callable(pylibsrtp.Session.unprotect) or clock.current_ms() <= 0:
+        raise TypeError("there is no SRTP session, or no clock")
+    packet = RtpPacket(sequence_number=7, ssrc=5, payload=b"data")
+    if transport._rtp_router.route_rtp(packet) is not None:
+        raise TypeError("RTCDtlsTransport._rtp_router knows a receiver at first")
+    transport._rtp_header_extensions_map.get(0xBEDE, b"")
+
+
 def _test_consent() -> None:
     connection = aioice.Connection(ice_controlling=False)
     if connection._nominated != {} or connection._protocols != []:
@@ -253,6 +276,7 @@ _TESTS: Final[dict[str, Callable[[], None]]] = {
     "checks": _test_checks,
     "receiving": _test_receiving,
     "jitter": _test_jitter,
+    "datagrams": _test_datagrams,
     "reports": _test_reports,
     "resuming": _test_resuming,
     "consent": _test_consent,

@@ -37,6 +37,10 @@ BLACKOUT_SECONDS: Final = 0.5
 """Silence of a track after which what was lost in it is not waited for. A sender keeps 128 packets
 to send again, half a second of a 720p picture; aiortc's buffer would wait for 512 new ones."""
 
+ESTIMATE_MS: Final = 5
+"""Milliseconds whose packets the bandwidth estimator gets as one: it takes those sent within that
+time as one anyway (TIMESTAMP_GROUP_LENGTH_MS in aiortc's rate.py), and is slow at it."""
+
 
 @define(slots=True)
 class ReceivedFrame:
@@ -88,6 +92,9 @@ class ReceivePath:
         """The unwrapped timestamp of the newest frame, without the origin."""
         self._newest_arrival = 0.0
         self._given_up = 0
+        self._unestimated = 0
+        """Bytes received since the estimator got some."""
+        self._estimated_at = 0
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -113,7 +120,7 @@ class ReceivePath:
         receiver = self._receiver
         if self._closed or not receiver._enabled:
             return
-        if packet.extensions.abs_send_time is not None:
+        if self._nack is not None:
             self._estimate(packet, arrival_time_ms)
         codecs = receiver._RTCRtpReceiver__codecs
         codec = codecs.get(packet.payload_type)
@@ -243,16 +250,21 @@ class ReceivePath:
 
     def _estimate(self, packet: Any, arrival_time_ms: int) -> None:
         """Tell the sender how much it may send (REMB), as aiortc does."""
+        self._unestimated += len(packet.payload) + packet.padding_size
+        if not packet.marker and arrival_time_ms - self._estimated_at < ESTIMATE_MS:
+            return
+        send_time = packet.extensions.abs_send_time
         receiver = self._receiver
         estimator = receiver._RTCRtpReceiver__remote_bitrate_estimator
-        if estimator is None:
+        if estimator is None or send_time is None:
             return
         estimate = estimator.add(
-            abs_send_time=packet.extensions.abs_send_time,
+            abs_send_time=send_time,
             arrival_time_ms=arrival_time_ms,
-            payload_size=len(packet.payload) + packet.padding_size,
+            payload_size=self._unestimated,
             ssrc=packet.ssrc,
         )
+        self._unestimated, self._estimated_at = 0, arrival_time_ms
         ssrc = receiver._RTCRtpReceiver__rtcp_ssrc
         if estimate is not None and ssrc is not None:
             feedback = RtcpPsfbPacket(
