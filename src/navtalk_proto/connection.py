@@ -336,6 +336,11 @@ class Connection:
         return self._role
 
     @property
+    def config(self) -> ClientConfig | ServerConfig:
+        """What it was told at its start."""
+        return self._config
+
+    @property
     def state(self) -> State:
         """The lifecycle state."""
         return self._lifecycle.state

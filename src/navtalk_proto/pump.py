@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from functools import partial
-from typing import ClassVar, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, TypeVar
 
 from navtalk_proto.actions import (
     AbortTransport,
@@ -27,11 +26,26 @@ from navtalk_proto.errors import LocalProtocolError, SessionClosedError
 from navtalk_proto.event_buffer import EventBuffer, Flag
 from navtalk_proto.events import Closed, Event
 from navtalk_proto.exception_groups import unwrap
+from navtalk_proto.inputs import (
+    BinaryReceived,
+    Input,
+    IntentGiven,
+    MediaDone,
+    MediaFailed,
+    MediaHappened,
+    TextReceived,
+    TimePassed,
+    TransportClosed,
+)
 from navtalk_proto.intents import Close, Intent
 from navtalk_proto.limits import KIB
 from navtalk_proto.media import MediaEvent, MediaKind, OpId
+from navtalk_proto.secret import Secret
 from navtalk_proto.stats import MediaStats
 from navtalk_proto.transport import TransportClosedError
+
+if TYPE_CHECKING:
+    from navtalk_proto.tracing.recorder import Recorder, Recording
 
 __all__ = ["OUTGOING_HIGH_WATER", "Carrier", "CoreInput", "Observer", "Pump"]
 
@@ -42,7 +56,7 @@ OUTGOING_HIGH_WATER: Final = 256 * KIB
 
 
 class CoreInput(Protocol):
-    """A method of the core, complete but for the time."""
+    """A method of a machine, complete but for the time."""
 
     def __call__(self, *, now: float) -> None:
         """Give the input."""
@@ -87,6 +101,8 @@ class Carrier:
     events: EventBuffer
     end: Closed | None
     """How the session ended; None while it lives."""
+    secrets: tuple[Secret, ...] = ()
+    """What no trace of this session may show: its licence."""
 
     @property
     def losses(self) -> int:
@@ -114,6 +130,14 @@ class Carrier:
 
     def fail(self, error: Exception) -> None:
         """Something of ours failed: the driver is to stop and raise it."""
+        raise NotImplementedError
+
+    def begin_trace(self, recorder: Recorder) -> None:
+        """Record what happens from now on, until :meth:`end_trace`."""
+        raise NotImplementedError
+
+    def end_trace(self, recorder: Recorder) -> None:
+        """Record no more for this one."""
         raise NotImplementedError
 
     def check_kept(self, losses: int) -> None:
@@ -164,6 +188,9 @@ class Pump(Carrier):
         """Set when the core is closed, or something of ours failed: the driver is to stop."""
         self._observe = observe
         self._closed = flag()
+        self._begun = False
+        """The core was given an input."""
+        self._recordings: dict[Recorder, Recording] = {}
         self._actions: deque[Action] = deque()
         self._performing = False
         self._outgoing: deque[SendText | CloseTransport] = deque()
@@ -187,7 +214,7 @@ class Pump(Carrier):
 
     def send(self, intent: Intent) -> None:
         """Give an intent to the core. Raises what the core raises."""
-        self.give(partial(self.core.send, intent))
+        self.give(IntentGiven(intent=intent))
 
     async def room(self) -> None:
         """Wait until the socket has taken most of what was sent.
@@ -206,10 +233,14 @@ class Pump(Carrier):
 
     # ---- inputs
 
-    def give(self, give: CoreInput) -> None:
+    def give(self, given: Input) -> None:
         """One input of the core, and everything that follows from it. Raises what the core does."""
-        give(now=self.time())
-        self._actions.extend(self.core.actions())
+        self._begun = True
+        if self._recordings:
+            self._give_recorded(given)
+        else:
+            given.give(self.core, now=self.time())
+            self._actions.extend(self.core.actions())
         if not self._performing:
             self._performing = True
             try:
@@ -218,10 +249,45 @@ class Pump(Carrier):
                 self._performing = False
         self.rearm(self.core.next_timeout())
 
-    def guarded(self, give: CoreInput) -> None:
+    def _give_recorded(self, given: Input) -> None:
+        now = self.time()
+        raised: Exception | None = None
+        try:
+            given.give(self.core, now=now)
+        except Exception as error:
+            raised = error
+            raise
+        finally:
+            actions = self.core.actions()
+            self._actions.extend(actions)
+            for recorder, recording in tuple(self._recordings.items()):
+                try:
+                    recording.happened(given, actions, now=now, raised=raised)
+                    if recording.sample_due(now):
+                        recording.sample(
+                            now=now,
+                            outgoing=self._outgoing_size,
+                            events=len(self.events),
+                            media=self.media_stats(),
+                        )
+                except Exception as error:  # noqa: BLE001 - told in the trace
+                    # A call is worth more than its trace, which says that it ends here, and why.
+                    recorder.broken(error)
+                    self.end_trace(recorder)
+
+    def begin_trace(self, recorder: Recorder) -> None:
+        """Record what happens from now on, until :meth:`end_trace`."""
+        recording = recorder.connection(self.core, now=self.time(), complete=not self._begun)
+        self._recordings[recorder] = recording
+
+    def end_trace(self, recorder: Recorder) -> None:
+        """Record no more for this one."""
+        self._recordings.pop(recorder, None)
+
+    def guarded(self, given: Input) -> None:
         """An input from a callback of the loop: what the core raises ends the driver."""
         try:
-            self.give(give)
+            self.give(given)
         except Exception as error:  # noqa: BLE001 - raised by the driver
             self.fail(error)
 
@@ -232,46 +298,41 @@ class Pump(Carrier):
 
     def timeout(self) -> None:
         """The timer fired."""
-        self.guarded(self.core.handle_timeout)
+        self.guarded(TimePassed())
 
     def received(self, message: str | bytes) -> None:
         """The transport received a message."""
         if isinstance(message, str):
             self._received_size = len(message)
             try:
-                self.give(partial(self.core.receive_text, message))
+                self.give(TextReceived(text=message))
             finally:
                 self._received_size = 0
         else:
-            self.give(partial(self.core.receive_binary, len(message)))
+            self.give(BinaryReceived(size=len(message)))
 
     def lost(self, closed: TransportClosedError) -> None:
         """The transport is closed."""
         self.give(
-            partial(
-                self.core.transport_closed,
-                code=closed.code,
-                reason=closed.reason,
-                violation=closed.violation,
-            )
+            TransportClosed(code=closed.code, reason=closed.reason, violation=closed.violation)
         )
 
     def dropped(self) -> None:
         """The driver stops, for whatever reason: the core still tells its end, once."""
         if self.end is None:
-            self.guarded(partial(self.core.transport_closed, code=None, reason=""))
+            self.guarded(TransportClosed(code=None, reason=""))
 
     def engine_callbacks(self) -> EngineCallbacks:
         """Where an engine reports to, on the driver's loop."""
 
         def done(op: OpId, result: MediaResult) -> None:
-            self.guarded(partial(self.core.media_done, op, result))
+            self.guarded(MediaDone(op=op, result=result))
 
         def failed(op: OpId, reason: str) -> None:
-            self.guarded(partial(self.core.media_failed, op, reason))
+            self.guarded(MediaFailed(op=op, reason=reason))
 
         def event(event: MediaEvent) -> None:
-            self.guarded(partial(self.core.media_event, event))
+            self.guarded(MediaHappened(event=event))
 
         return EngineCallbacks(done=done, failed=failed, event=event)
 

@@ -26,7 +26,7 @@ Theory of operation
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from attrs import evolve
 
@@ -57,6 +57,9 @@ from navtalk_proto.wire.messages import (
     JsonObject,
     SessionUpdate,
 )
+
+if TYPE_CHECKING:
+    from navtalk_proto.tracing.recorder import Recorder
 
 __all__ = ["Succession", "reconfigured", "reconnect_policy"]
 
@@ -142,6 +145,7 @@ class Succession(Carrier, Generic[D]):
         self._offer_due = False
         """The newest connection is to have them too, and we have not looked at it yet."""
         self._observe = observe
+        self._recorders: list[Recorder] = []
         self._losses = 0
         self._serial = 0
         """How many connections were usable so far."""
@@ -254,6 +258,17 @@ class Succession(Carrier, Generic[D]):
         else:
             self.driver.fail(error)
 
+    def begin_trace(self, recorder: Recorder) -> None:
+        """Record this connection, from now on, and those that follow it."""
+        self._recorders.append(recorder)
+        if self.driver.end is None:
+            self.driver.begin_trace(recorder)
+
+    def end_trace(self, recorder: Recorder) -> None:
+        """Record no more for this one."""
+        self._recorders.remove(recorder)
+        self.driver.end_trace(recorder)
+
     def retry_now(self) -> None:
         """Wait no longer for the next attempt."""
         self._reconnector.retry_now()
@@ -296,6 +311,8 @@ class Succession(Carrier, Generic[D]):
         self.core: Connection = driver.core
         self._offer_due = self._agreed
         self._shared.hold()
+        for recorder in self._recorders:
+            driver.begin_trace(recorder)
         return driver, opening
 
     def heard(self, event: Event) -> None:
@@ -464,6 +481,8 @@ class Succession(Carrier, Generic[D]):
         self.rearm(self._reconnector.next_timeout())
 
     def _tell(self, event: Event) -> None:
+        for recorder in self._recorders:
+            recorder.told(event, now=self.time())
         try:
             self._observe(event)
         finally:
@@ -475,6 +494,8 @@ class Succession(Carrier, Generic[D]):
             return
         self._reconnector.over()
         self.rearm(None)
+        for recorder in self._recorders:
+            recorder.told(end, now=self.time())
         try:
             self.opening.observe(end)
             self._observe(end)

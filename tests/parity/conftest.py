@@ -23,6 +23,7 @@ import anyio
 import pytest
 import trio
 from attrs import define, field, frozen
+from replay_everything import every_session_is_replayed, tell_replayed  # noqa: F401
 from trio.testing import MockClock
 
 import navtalk_asyncio
@@ -622,6 +623,7 @@ def matrix(request: pytest.FixtureRequest) -> Matrix:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
+    tell_replayed(terminalreporter)
     if Parity.played:
         terminalreporter.write_line(f"parity: {Parity.played} scenarios, equal on both loops")
     if Matrix.counts:

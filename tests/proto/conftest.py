@@ -8,12 +8,14 @@ from enum import Enum
 from typing import Any, final
 
 import pytest
+from replay_everything import every_session_is_replayed, pytest_terminal_summary  # noqa: F401
 
 from navtalk_proto.actions import CloseTransport, MediaCommand, SendText
 from navtalk_proto.config import ClientConfig
 from navtalk_proto.connection import Connection
 from navtalk_proto.event_buffer import EventBuffer
 from navtalk_proto.events import Event
+from navtalk_proto.inputs import TransportOpened
 from navtalk_proto.machines.lifecycle import State
 from navtalk_proto.pump import Pump
 from navtalk_proto.roles import Role
@@ -180,7 +182,7 @@ class HandPump(Pump):
     def ready(self, session_id: str = "s-1") -> None:
         """The transport opens, and the server says what makes a session READY (protocol.md 3.1)."""
         if self.core.state is State.IDLE:
-            self.give(self.core.transport_opened)
+            self.give(TransportOpened())
         self.received(
             '{"type": "conversation.connected.success", "message": "",'
             f' "data": {{"sessionId": "{session_id}",'

@@ -37,6 +37,7 @@ from navtalk_proto.events import (
     TimedOut,
     Usable,
 )
+from navtalk_proto.inputs import TransportOpened
 from navtalk_proto.media import (
     CandidatePair,
     IceServerFailed,
@@ -284,7 +285,7 @@ def test_usable_after_a_failure_comes_too_late(crank: Any, flag: Any) -> None:
 def opened(hand_pump: Any, flag: Any, **config: Any) -> tuple[Any, Opening]:
     opening = Opening(flag)
     pump = hand_pump(ClientConfig(media=(), **config), observe=opening.observe)
-    pump.give(pump.core.transport_opened)
+    pump.give(TransportOpened())
     return pump, opening
 
 

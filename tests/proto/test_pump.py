@@ -35,6 +35,7 @@ from navtalk_proto.events import (
     Usable,
     UserTurn,
 )
+from navtalk_proto.inputs import TransportOpened
 from navtalk_proto.intents import SayText, SendAudio
 from navtalk_proto.machines.lifecycle import State
 from navtalk_proto.media import IcePolicy, MediaState, MediaStateChanged, OpId
@@ -42,6 +43,9 @@ from navtalk_proto.pump import OUTGOING_HIGH_WATER, Carrier, Observer, Pump
 from navtalk_proto.roles import Role
 from navtalk_proto.stats import MediaStats
 from navtalk_proto.testing.engine import StrictEngine
+from navtalk_proto.tracing.recorder import SAMPLE_SECONDS, Recorder
+from navtalk_proto.tracing.replayer import replay
+from navtalk_proto.tracing.scrubber import Scrubber
 from navtalk_proto.transport import TransportClosedError
 from navtalk_proto.wire.messages import Answer, InputConfig, Offer
 
@@ -126,7 +130,7 @@ def test_the_sender_waits_for_something_to_send(hand_pump: Any, crank: Any) -> N
 
 def test_what_the_core_refuses_reaches_the_sender_and_nobody_else(hand_pump: Any) -> None:
     pump = hand_pump()
-    pump.give(pump.core.transport_opened)
+    pump.give(TransportOpened())
     with pytest.raises(NotReadyError):
         pump.send(SendAudio(pcm=b"\0\0"))
     assert pump.failures == []
@@ -141,7 +145,7 @@ def test_the_alarm_is_the_cores_next_timeout(hand_pump: Any) -> None:
     config = ClientConfig(media=(), welcome_timeout=5.0, connect_timeout=9.0, close_timeout=2.0)
     pump = hand_pump(config)
     assert (pump.alarm, pump.core.state) == (None, State.IDLE)
-    pump.give(pump.core.transport_opened)
+    pump.give(TransportOpened())
     assert pump.alarm == 1005.0
     pump.timeout()  # Early: harmless.
     assert (pump.alarm, pump.core.state) == (1005.0, State.WELCOMING)
@@ -277,7 +281,7 @@ def test_an_observer_that_raises_ends_the_driver_and_nothing_is_lost(hand_pump: 
             raise mistake
 
     pump = hand_pump(observe=observe)
-    pump.give(pump.core.transport_opened)
+    pump.give(TransportOpened())
     pump.send(say("queued"))
     pump.received('{"type": "realtime.session.updated", "data": {}}')
     assert pump.failures == [mistake]
@@ -298,7 +302,7 @@ def test_what_an_observer_sends_leaves_after_what_came_before(hand_pump: Any) ->
 
     seen: list[Event] = []
     pump = hand_pump(observe=observe)
-    pump.give(pump.core.transport_opened)
+    pump.give(TransportOpened())
     pump.send(say("queued"))
     pump.received('{"type": "realtime.session.updated", "data": {}}')
     assert texts(pump.take()) == ["queued", "from the observer"]
@@ -340,7 +344,7 @@ def test_an_interrupt_in_an_observer_leaves_and_the_end_is_told(hand_pump: Any) 
             raise interrupts.pop()
 
     pump = hand_pump(observe=observe)
-    pump.give(pump.core.transport_opened)
+    pump.give(TransportOpened())
     with pytest.raises(Abort):
         pump.lost(TransportClosedError(1006, "gone"))
     # ConnectFailed was being told; Closed comes after it.
@@ -480,6 +484,66 @@ def test_an_adapter_fills_in_three_things(flag: Any) -> None:
             call()
 
 
+# ---- traces
+
+
+def recorded() -> tuple[Recorder, list[str]]:
+    lines: list[str] = []
+    return Recorder(lines.append, Scrubber(), started="", versions={}), lines
+
+
+def test_what_happens_is_recorded_and_can_be_done_again(hand_pump: Any) -> None:
+    pump = hand_pump()
+    recorder, lines = recorded()
+    pump.begin_trace(recorder)
+    with pytest.raises(NotReadyError):
+        pump.send(SendAudio(pcm=bytes(2)))
+    pump.ready()
+    pump.received(b"binary")
+    pump.send(SayText(text="hello"))
+    waiting = sum(len(sent.text) for sent in pump.take())
+    pump.clock.advance_to(pump.clock.now + SAMPLE_SECONDS)
+    pump.timeout()
+    pump.lost(TransportClosedError(1000, ""))
+    result = replay(lines)
+    assert result.divergence is None
+    assert result.inputs == 9
+    (sample,) = (json.loads(line) for line in lines if '"line":"sample"' in line)
+    assert sample["outgoing"] == waiting > 0
+    assert sample["media"]["received"] == []
+
+
+def test_a_trace_from_now_on_says_that_it_is_not_the_whole(hand_pump: Any) -> None:
+    pump = hand_pump()
+    pump.ready()
+    recorder, lines = recorded()
+    pump.begin_trace(recorder)
+    assert json.loads(lines[1])["complete"] is False
+    pump.send(SayText(text="hello"))
+    pump.end_trace(recorder)
+    pump.end_trace(recorder)
+    before = len(lines)
+    pump.send(SayText(text="untraced"))
+    assert len(lines) == before
+
+
+def test_what_cannot_be_recorded_ends_the_trace_and_not_the_session(hand_pump: Any) -> None:
+    pump = hand_pump()
+    (recorder, lines), (other, others) = recorded(), recorded()
+    pump.begin_trace(recorder)
+    pump.begin_trace(other)
+
+    def broken(*args: Any, **options: Any) -> None:
+        raise KeyError("a bug of ours")
+
+    recorder.scrubber.input = broken  # type: ignore[method-assign]
+    pump.ready()
+    assert pump.core.state is State.READY
+    assert "this could not be recorded: KeyError" in lines[-1]
+    assert len(lines) == 3
+    assert replay(others).divergence is None
+
+
 # ---- Observer
 
 
@@ -579,7 +643,14 @@ def test_the_conversation_reaches_the_observer(hand_pump: Any) -> None:
 
 def test_a_bare_carrier_carries_nothing(crank: Any) -> None:
     bare = Carrier()
-    for call in (bare.time, lambda: bare.send(say("one")), lambda: bare.fail(ValueError())):
+    recorder, _ = recorded()
+    for call in (
+        bare.time,
+        lambda: bare.send(say("one")),
+        lambda: bare.fail(ValueError()),
+        lambda: bare.begin_trace(recorder),
+        lambda: bare.end_trace(recorder),
+    ):
         with pytest.raises(NotImplementedError):
             call()
     for wait in (bare.room(), bare.close()):

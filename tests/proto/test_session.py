@@ -35,6 +35,7 @@ from navtalk_proto.events import (
     UserTurn,
 )
 from navtalk_proto.history import CallEntry, Ending, History, HumanTurn
+from navtalk_proto.inputs import TransportOpened
 from navtalk_proto.intents import Close, SayText, SendAudio
 from navtalk_proto.machines.lifecycle import State
 from navtalk_proto.media import IcePolicy, MediaKind, MediaLine, OpId
@@ -215,7 +216,7 @@ def test_the_core_itself_waits_for_nothing(hand_pump: Any, crank: Any) -> None:
 
 def test_who_waits_for_ready_learns_of_an_end_before_it(hand_pump: Any, crank: Any) -> None:
     session = opened(hand_pump)
-    session.pump.give(session.pump.core.transport_opened)
+    session.pump.give(TransportOpened())
     waiting = [
         crank(session.send_audio(b"\0\0")),
         crank(session.send_audio(b"\0\0", paced=True)),

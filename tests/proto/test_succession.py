@@ -32,6 +32,7 @@ from navtalk_proto.events import (
     UserTurn,
 )
 from navtalk_proto.history import History
+from navtalk_proto.inputs import TransportOpened
 from navtalk_proto.intents import Close, Negotiate, SayText, SendAudio
 from navtalk_proto.limits import Limits
 from navtalk_proto.machines import negotiation
@@ -48,6 +49,9 @@ from navtalk_proto.opening import Opening
 from navtalk_proto.pump import OUTGOING_HIGH_WATER
 from navtalk_proto.reconnect import ReconnectPolicy
 from navtalk_proto.succession import Succession, reconfigured, reconnect_policy
+from navtalk_proto.tracing.recorder import Recorder
+from navtalk_proto.tracing.replayer import replay
+from navtalk_proto.tracing.scrubber import Scrubber
 from navtalk_proto.transport import TransportClosedError
 from navtalk_proto.wire import codec
 from navtalk_proto.wire.messages import (
@@ -108,7 +112,7 @@ class Hand(Succession[Any]):
             observe=observe or self.observed.append,
         )
         self.driver, self.opening = crank(self.open()).result()
-        self.driver.give(self.core.transport_opened)
+        self.driver.give(TransportOpened())
         self.running = crank(self.run())
 
     def time(self) -> float:
@@ -136,7 +140,7 @@ class Hand(Succession[Any]):
             self.door.set()
 
     async def start(self, driver: Any) -> None:
-        driver.give(driver.core.transport_opened)
+        driver.give(TransportOpened())
 
     async def drive(self, driver: Any) -> None:
         try:
@@ -252,6 +256,29 @@ def test_a_bare_one_drives_nothing(hand_pump: Any, crank: Any, flag: Any) -> Non
 
 
 # ---- from one connection to the next
+
+
+def test_a_trace_has_all_connections_and_what_is_told_between(make: Any) -> None:
+    hand = make()
+    lines: list[str] = []
+    recorder = Recorder(lines.append, Scrubber(), started="", versions={})
+    hand.begin_trace(recorder)
+    hand.lose()
+    other: list[str] = []
+    between = Recorder(other.append, Scrubber(), started="", versions={})
+    hand.begin_trace(between)
+    hand.wait()
+    hand.driver.ready("s-2")
+    hand.end_trace(between)
+    hand.crank(hand.close())
+    hand.driver.lost(TransportClosedError(1000, ""))
+    hand.turn()
+    told = [json.loads(line)["event"]["is"] for line in lines if '"line":"told"' in line]
+    assert told == ["Reconnecting", "Reconnected", "Closed"]
+    result = replay(lines)
+    assert (result.connections, result.incomplete, result.divergence) == (1, 1, None)
+    result = replay(other)
+    assert (result.connections, result.incomplete, result.divergence) == (1, 0, None)
 
 
 def test_a_lost_connection_is_replaced(make: Any) -> None:
@@ -740,7 +767,7 @@ def test_closing_just_after_a_transport_was_opened(make: Any, flag: Any) -> None
 
     async def start(driver: Any) -> None:
         await starting.wait()
-        driver.give(driver.core.transport_opened)
+        driver.give(TransportOpened())
 
     starting = flag()
     hand.start = start
@@ -867,7 +894,7 @@ def test_a_failure_just_after_a_transport_was_opened(make: Any, flag: Any) -> No
     hand = make()
 
     async def start(driver: Any) -> None:
-        driver.give(driver.core.transport_opened)
+        driver.give(TransportOpened())
         hand.fail(BrokenError("meanwhile"))
 
     hand.start = start
