@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl as ssl_module
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -18,6 +18,7 @@ from navtalk_asyncio.session import Session
 from navtalk_asyncio.session_scope import SessionScope
 from navtalk_asyncio.succession import Opener, Succession, TransportOpener
 from navtalk_asyncio.tool_runner import ToolRunner
+from navtalk_asyncio.trace_file import trace_file, wanted_trace
 from navtalk_proto.config import ClientConfig
 from navtalk_proto.engine import EngineCallbacks
 from navtalk_proto.events import Event
@@ -38,6 +39,7 @@ from navtalk_proto.wire.messages import InputImage, UserMessage
 
 if TYPE_CHECKING:
     from navtalk_asyncio.media.image import ImageSource
+    from navtalk_proto.tracing.output import TraceOptions
 
 __all__ = ["ClientSession", "TransportOpener", "connect"]
 
@@ -151,6 +153,7 @@ async def connect(
     transport: TransportOpener | None = None,
     reconnect: bool | ReconnectPolicy | None = None,
     observe: Callable[[Event], None] | None = None,
+    trace: str | Path | TraceOptions | None = None,
 ) -> AsyncGenerator[ClientSession]:
     """Open a session: ``async with connect(Endpoint(...)) as session``.
 
@@ -182,6 +185,10 @@ async def connect(
     `reconnect` True, or a ReconnectPolicy, opens a session that is lost again, in place of the old
     one and behind the same `session`: docs/reliability.md says what is kept.
 
+    `trace` writes what happens to a file, line by line, from the first connection on: a path, or
+    TraceOptions; licences and credentials are not in it. Without it the environment variable
+    NAVTALK_TRACE may name one. TraceError is raised where it cannot be written: docs/tracing.md.
+
     Leaving the block closes the session. An exception of the body, or of exactly one of the
     driver's tasks, leaves bare; several unrelated ones leave as an ExceptionGroup. What the body
     raises because the driver failed (SessionClosedError, ConnectError) counts as the same.
@@ -208,15 +215,24 @@ async def connect(
     )
     told = Observer()
     carrier: Driver | Succession
-    if policy is None:
-        driver, opening = await opener.open(config, observe=told)
-        carrier = driver
-        told.add(opening.observe)
-    else:
-        carrier = Succession(opener, policy, config=config, history=past.history, observe=told)
-        driver, opening = await carrier.open()
-    # Whatever happens before the driver runs: the socket is open, and ours to close.
-    async with aclosing(driver):
+    options = wanted_trace(trace)
+    secrets = (endpoint.license,)
+    async with AsyncExitStack() as stack:
+        recorder = None
+        if options is not None:
+            recorder = await stack.enter_async_context(trace_file(options, secrets))
+        if policy is None:
+            driver, opening = await opener.open(config, observe=told)
+            carrier = driver
+            told.add(opening.observe)
+        else:
+            carrier = Succession(opener, policy, config=config, history=past.history, observe=told)
+            driver, opening = await carrier.open()
+        # Whatever happens before the driver runs: the socket is open, and ours to close.
+        await stack.enter_async_context(aclosing(driver))
+        carrier.secrets = secrets
+        if recorder is not None:
+            carrier.begin_trace(recorder)
         session = ClientSession(carrier)
         session.continue_history(past.history)
         runner = ToolRunner(carrier, tool_set, config, past.history)

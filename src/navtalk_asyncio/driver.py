@@ -14,6 +14,7 @@ from navtalk_proto.connection import Connection
 from navtalk_proto.event_buffer import EventBuffer, Flag
 from navtalk_proto.events import Event
 from navtalk_proto.exception_groups import unwrap
+from navtalk_proto.inputs import TransportOpened
 from navtalk_proto.media import MediaKind
 from navtalk_proto.pump import Pump
 from navtalk_proto.stats import MediaStats
@@ -85,7 +86,7 @@ class Driver(Pump):
 
     def start(self) -> None:
         """Tell the core that the transport is open; to be followed by :meth:`run`."""
-        self.give(self.core.transport_opened)
+        self.give(TransportOpened())
 
     async def aclose(self) -> None:
         """Drop the transport; for a driver that may not have run."""

@@ -105,6 +105,7 @@ async def serve_session(
         core = Connection(Role.SERVER, config, now=asyncio.get_running_loop().time())
         told = Observer()
         driver = Driver(core, transport, engine if config.media else None, observe=told)
+        driver.secrets = () if request.license is None else (request.license,)
         session = ServerSession(driver, request, transport)
         told.add(session.observe)
         register(session)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING, Any
 from navtalk_asyncio.driver import Driver
 from navtalk_asyncio.media.interface import EncodedSource, Engine
 from navtalk_asyncio.succession import Succession
+from navtalk_asyncio.trace_file import trace_file
 from navtalk_proto.engine import TrackCounters
 from navtalk_proto.errors import LocalProtocolError, SessionClosedError
 from navtalk_proto.media import MediaKind
 from navtalk_proto.session import ClientCalls, SessionCalls
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import av
 
     from navtalk_asyncio.media.av_buffer import AvFrame
     from navtalk_asyncio.media.feed import PacketFeed, Tap
     from navtalk_asyncio.media.recorder import Recorder
     from navtalk_asyncio.media.sender_reports import AvSync
+    from navtalk_proto.tracing.output import TraceOptions
 
 __all__ = ["Session"]
 
@@ -63,6 +67,25 @@ class Session(SessionCalls):
     def audio(self) -> AsyncIterator[av.AudioFrame]:
         """The human's voice as decoded PyAV frames: s16, 48,000 Hz stereo, 20 ms each."""
         return self._frames(MediaKind.AUDIO)
+
+    @asynccontextmanager
+    async def trace(self, trace: str | Path | TraceOptions) -> AsyncGenerator[None]:
+        """Write what happens while the block runs to a file, line by line: a path, or TraceOptions.
+
+        Licences and credentials are not in it. What began before cannot be replayed, only looked
+        at: ``connect(trace=...)`` sees a session from its beginning, and a session that reconnects
+        begins again. Raises TraceError where the file cannot be written.
+        """
+        from navtalk_proto.tracing.output import trace_options
+
+        options = trace_options(trace)
+        assert options is not None
+        async with trace_file(options, self._pump.secrets) as recorder:
+            self._pump.begin_trace(recorder)
+            try:
+                yield
+            finally:
+                self._pump.end_trace(recorder)
 
     def record(
         self,

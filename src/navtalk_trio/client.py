@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl as ssl_module
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -32,8 +32,10 @@ from navtalk_trio.driver import Driver, EngineFactory, bare
 from navtalk_trio.session import MediaCalls
 from navtalk_trio.succession import Opener, Succession, TransportOpener
 from navtalk_trio.tool_runner import ToolRunner
+from navtalk_trio.trace_file import trace_file, wanted_trace
 
 if TYPE_CHECKING:
+    from navtalk_proto.tracing.output import TraceOptions
     from navtalk_trio.engine_thread import ImageSource
 
 __all__ = ["ClientSession", "TransportOpener", "connect"]
@@ -121,6 +123,7 @@ async def connect(
     transport: TransportOpener | None = None,
     reconnect: bool | ReconnectPolicy | None = None,
     observe: Callable[[Event], None] | None = None,
+    trace: str | Path | TraceOptions | None = None,
 ) -> AsyncGenerator[ClientSession]:
     """Open a session: ``async with connect(Endpoint(...)) as session``.
 
@@ -151,6 +154,10 @@ async def connect(
     `reconnect` True, or a ReconnectPolicy, opens a session that is lost again, in place of the old
     one and behind the same `session`: docs/reliability.md says what is kept.
 
+    `trace` writes what happens to a file, line by line, from the first connection on: a path, or
+    TraceOptions; licences and credentials are not in it. Without it the environment variable
+    NAVTALK_TRACE may name one. TraceError is raised where it cannot be written: docs/tracing.md.
+
     Leaving the block closes the session. An exception of the body, or of exactly one of the
     driver's tasks, leaves bare; several unrelated ones leave as an ExceptionGroup. What the body
     raises because the driver failed (SessionClosedError, ConnectError) counts as the same.
@@ -166,54 +173,63 @@ async def connect(
         endpoint = avatar.at(endpoint)
         config = attrs.evolve(config, provider=avatar.capabilities)
     make_engine = (engine or _thread_engine(endpoint)) if config.media else None
-    failure: BaseException | None = None
-    told = Observer()
-    carrier: Driver | Succession | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            open_transport = transport or _websocket_opener(nursery, config, ssl, proxy)
-            opener = Opener(endpoint, open_transport, make_engine, timeout=timeout)
-            if policy is None:
-                driver, opening = await opener.open(config, observe=told)
-                carrier = driver
-                told.add(opening.observe)
-            else:
-                again = Succession(
-                    opener, policy, config=config, history=past.history, observe=told
-                )
-                driver, opening = await again.open()
-                carrier = again
-            try:
-                session = ClientSession(carrier)
-                session.continue_history(past.history)
-                runner = ToolRunner(nursery, carrier, tool_set, config, past.history)
-                session.use_tools(runner)
-                told.add(session.observe)
-                told.add(runner.observe)
-                if observe is not None:
-                    told.add(observe)
-                await driver.start()
-            except BaseException:
-                # The driver does not run yet: the socket is open, and ours to close.
-                with trio.CancelScope(shield=True):
-                    await driver.aclose()
-                raise
-            if isinstance(carrier, Succession):
-                nursery.start_soon(carrier.tick)
-            nursery.start_soon(carrier.run)
-            nursery.start_soon(runner.tick)
-            try:
-                await opening.wait()
-                yield session
-            finally:
-                await runner.aclose()
-                # Bounded by the core's CLOSE timer: the far end is to see a close, not a cut.
-                with trio.CancelScope(shield=True):
-                    await carrier.close()
-    except BaseExceptionGroup as group:
-        failure = bare(group, without=SESSION_ENDED if carrier and carrier.failures else ())
-    if failure is not None:
-        raise_unchanged(failure)
+    options = wanted_trace(trace)
+    secrets = (endpoint.license,)
+    async with AsyncExitStack() as stack:
+        recorder = None
+        if options is not None:
+            recorder = await stack.enter_async_context(trace_file(options, secrets))
+        failure: BaseException | None = None
+        told = Observer()
+        carrier: Driver | Succession | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                open_transport = transport or _websocket_opener(nursery, config, ssl, proxy)
+                opener = Opener(endpoint, open_transport, make_engine, timeout=timeout)
+                if policy is None:
+                    driver, opening = await opener.open(config, observe=told)
+                    carrier = driver
+                    told.add(opening.observe)
+                else:
+                    again = Succession(
+                        opener, policy, config=config, history=past.history, observe=told
+                    )
+                    driver, opening = await again.open()
+                    carrier = again
+                carrier.secrets = secrets
+                if recorder is not None:
+                    carrier.begin_trace(recorder)
+                try:
+                    session = ClientSession(carrier)
+                    session.continue_history(past.history)
+                    runner = ToolRunner(nursery, carrier, tool_set, config, past.history)
+                    session.use_tools(runner)
+                    told.add(session.observe)
+                    told.add(runner.observe)
+                    if observe is not None:
+                        told.add(observe)
+                    await driver.start()
+                except BaseException:
+                    # The driver does not run yet: the socket is open, and ours to close.
+                    with trio.CancelScope(shield=True):
+                        await driver.aclose()
+                    raise
+                if isinstance(carrier, Succession):
+                    nursery.start_soon(carrier.tick)
+                nursery.start_soon(carrier.run)
+                nursery.start_soon(runner.tick)
+                try:
+                    await opening.wait()
+                    yield session
+                finally:
+                    await runner.aclose()
+                    # Bounded by the core's CLOSE timer: the far end is to see a close, not a cut.
+                    with trio.CancelScope(shield=True):
+                        await carrier.close()
+        except BaseExceptionGroup as group:
+            failure = bare(group, without=SESSION_ENDED if carrier and carrier.failures else ())
+        if failure is not None:
+            raise_unchanged(failure)
 
 
 def _thread_engine(endpoint: Endpoint) -> EngineFactory:

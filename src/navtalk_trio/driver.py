@@ -14,6 +14,7 @@ from navtalk_proto.engine import EngineCallbacks, TrackCounters
 from navtalk_proto.event_buffer import EventBuffer
 from navtalk_proto.events import Event
 from navtalk_proto.exception_groups import unwrap
+from navtalk_proto.inputs import TransportOpened
 from navtalk_proto.media import MediaKind
 from navtalk_proto.pump import Pump
 from navtalk_proto.stats import MediaStats
@@ -138,7 +139,7 @@ class Driver(Pump):
         """Get the engine ready and tell the core that the transport is open; then :meth:`run`."""
         if self.engine is not None:
             await self.engine.start()
-        self.give(self.core.transport_opened)
+        self.give(TransportOpened())
 
     async def aclose(self) -> None:
         """Drop the transport of a driver that does not run."""

@@ -88,6 +88,7 @@ async def serve_session(
     try:
         core = Connection(Role.SERVER, config, now=trio.current_time())
         driver = Driver(core, transport, engine if config.media else None, observe=told)
+        driver.secrets = () if request.license is None else (request.license,)
         session = ServerSession(driver, request, transport)
         told.add(session.observe)
         register(session)
