@@ -7,7 +7,7 @@ import itertools
 import logging
 import re
 from collections.abc import AsyncGenerator, Collection, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from functools import cache
 from typing import Final
 
@@ -20,6 +20,7 @@ from navtalk_asyncio.emulator.face import Face
 from navtalk_asyncio.emulator.faults import parse_faults
 from navtalk_asyncio.emulator.faulty_session import FaultySession, FaultyTransport
 from navtalk_asyncio.emulator.human import TOOL_TIMEOUT
+from navtalk_asyncio.emulator.idle_clip import IdleClips
 from navtalk_asyncio.emulator.refusals import plan
 from navtalk_asyncio.emulator.stun import StunServer
 from navtalk_asyncio.emulator.tracks import FaceTrack, Mouthpiece, VoiceTrack
@@ -164,7 +165,10 @@ async def emulate(
     settings = config or ServerConfig()
     face = await asyncio.to_thread(_default_face) if settings.media else None
     # aiortc takes no STUN server at an IPv6 address, and who reaches ::1 reaches 127.0.0.1 too.
-    async with StunServer(host="127.0.0.1" if host == "::1" else host) as stun:
+    async with (
+        aclosing(IdleClips()) as clips,
+        StunServer(host="127.0.0.1" if host == "::1" else host) as stun,
+    ):
         human = HumanConfig(
             brain=brain or EchoBrain(),
             directory=directory,
@@ -194,7 +198,7 @@ async def emulate(
             if face is not None:
                 engine = session.engine
                 assert isinstance(engine, AiortcEngine)
-                tracks = FaceTrack(face, mouthpiece), VoiceTrack(mouthpiece)
+                tracks = FaceTrack(face, mouthpiece, clips=clips), VoiceTrack(mouthpiece)
                 engine.add_tracks(*tracks)
                 if told.faulty is not None:
                     told.faulty.add_tracks(*tracks)

@@ -38,7 +38,7 @@ from navtalk_asyncio.emulator.portrait import (
     paint_skin,
 )
 
-__all__ = ["BLINK_SECONDS", "MOUTH_LEVELS", "Face", "eye_openness", "mouth_level"]
+__all__ = ["BLINK_SECONDS", "LOOP_SECONDS", "MOUTH_LEVELS", "Face", "eye_openness", "mouth_level"]
 
 MOUTH_LEVELS: Final = 12
 """Mouth openings that are told apart; `mouth` is rounded to the nearest."""
@@ -50,9 +50,10 @@ _EYE_LEVELS: Final = 4
 """Eye openings that are told apart: closed, two between, open."""
 
 _POSES: Final = 32
-"""Steps of the sway. At one loop in `_LOOP_SECONDS` neighbours differ by less than a pixel."""
+"""Steps of the sway. At one loop in `LOOP_SECONDS` neighbours differ by less than a pixel."""
 
-_LOOP_SECONDS: Final = 8.0
+LOOP_SECONDS: Final = 8.0
+"""How long the sway and the breathing take until they begin again."""
 _BLINK_SLOT: Final = 4.0
 """Each slot of this many seconds has one blink around its middle: 2.6 to 5.4 s between them."""
 
@@ -179,7 +180,7 @@ class Face:
         Blinks and sway follow `t` alone. The frame is yuv420p, its own copy, and has no pts yet.
         Values of `mouth` outside the range are clamped; a NaN raises ValueError.
         """
-        pose = math.floor(t / _LOOP_SECONDS * _POSES) % _POSES
+        pose = math.floor(t / LOOP_SECONDS * _POSES) % _POSES
         level = mouth_level(mouth)
         eyes = round(eye_openness(t) * (_EYE_LEVELS - 1))
         frame = av.VideoFrame(self.width, self.height, "yuv420p")

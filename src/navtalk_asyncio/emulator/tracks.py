@@ -16,7 +16,7 @@ import fractions
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import av
 import numpy as np
@@ -25,7 +25,15 @@ from attrs import define, field
 from numpy.typing import NDArray
 
 from navtalk_asyncio.emulator.face import Face, mouth_level
+from navtalk_asyncio.emulator.idle_clip import (
+    FRAMES_PER_SECOND,
+    LOOP_FRAMES,
+    IdleClip,
+    IdleClips,
+    encoded_silence,
+)
 from navtalk_asyncio.emulator.voice_activity import rms_dbfs
+from navtalk_asyncio.media.sender_codec import SenderControl
 from navtalk_proto.errors import NavTalkError
 from navtalk_proto.turn_latency import is_voice
 from navtalk_proto.wire.audio import SAMPLE_RATE, SAMPLE_WIDTH
@@ -44,14 +52,13 @@ __all__ = [
 VOICE_RATE: Final = 48_000
 """Samples per second of the voice track: Opus is coded at this rate."""
 
-FRAMES_PER_SECOND: Final = 25
-"""Pictures per second, as the real worker sends (protocol.md 6.3 item 11)."""
-
 _VOICE_SAMPLES: Final = 960
 _SPOKEN_SAMPLES: Final = 480
 _VIDEO_CLOCK: Final = 90_000
 _QUIET_DBFS: Final = -42.0
 _LOUD_DBFS: Final = -14.0
+_QUIET_FRAMES: Final = 10
+"""Silent frames that are encoded after a sound: the decoder fades out on them."""
 _UTTERANCES: Final = 64
 _MOUTH_RELEASE: Final = 0.72
 """What is left of the mouth's opening after 20 ms of silence: it shuts in about 0.15 s."""
@@ -72,7 +79,7 @@ class Utterance:
     it can be held against this."""
 
     first_audio: float | None = None
-    """When the first 20 ms left that are not silence, before they were encoded."""
+    """When the first 20 ms left that are not silence."""
     first_movement: float | None = None
     """When the first picture left on which the mouth is open."""
 
@@ -272,7 +279,14 @@ class Pace:
 
 
 class FaceTrack(MediaStreamTrack):
-    """25 pictures of the face per second. `face` may be shared between tracks."""
+    """25 pictures of the face per second. `face` may be shared between tracks.
+
+    While nothing is said they come out of an idle clip that was encoded once for all sessions: see
+    :mod:`~navtalk_asyncio.emulator.idle_clip`. They are drawn, to be encoded, while the mouth
+    follows a voice, until there is a clip, and from a request for a keyframe to the clip's next
+    one. A change to drawn pictures makes the first of them a keyframe; a change to the clip waits
+    for one of its keyframes.
+    """
 
     kind = "video"
 
@@ -281,35 +295,79 @@ class FaceTrack(MediaStreamTrack):
         face: Face,
         mouthpiece: Mouthpiece,
         *,
+        clips: IdleClips | None = None,
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        """`clock` is monotonic seconds, the running loop's by default."""
+        """`clock` is monotonic seconds, the running loop's by default. Without `clips` every
+        picture is drawn."""
         super().__init__()
         self._face = face
         self._mouthpiece = mouthpiece
+        self._clips = clips
+        self.control: SenderControl | None = None
+        self._read_by: tuple[SenderControl | None, str] = (None, "")
+        self._clip: IdleClip | None = None
+        """What is being sent; None while pictures are drawn."""
+        self._open = False
+        """The mouth is open on the picture that was given last."""
+        self.drawn: int = 0
+        """Pictures that were given to be encoded."""
+        self.prepared: int = 0
+        """Pictures that were given encoded."""
         self.frozen: bool = False
         """Whether the picture stands still. Frames go on, all alike."""
         self._drawn = (0.0, 0.0)
         now = clock or asyncio.get_running_loop().time
         self.pace: Pace = Pace(1.0 / FRAMES_PER_SECOND, 1, now, sleep)
 
-    async def recv(self) -> av.VideoFrame:
+    async def recv(self) -> av.VideoFrame | av.Packet[Any]:
         """The next picture, when it is due. Raises MediaStreamError after `stop`."""
         if self.readyState != "live":
             raise MediaStreamError
         number = await self.pace.wait()
         if self.readyState != "live":
             raise MediaStreamError
+        picture: av.VideoFrame | av.Packet[Any]
+        self._choose(number)
         if not self.frozen:
-            self._drawn = (number / FRAMES_PER_SECOND, self._mouthpiece.openness)
-            if mouth_level(self._mouthpiece.openness) != 0:
-                self._mouthpiece.sent(self.kind, now=self.pace.clock())
+            t = number % LOOP_FRAMES / FRAMES_PER_SECOND
+            self._drawn = (t, self._mouthpiece.openness)
         self._mouthpiece.pictures += 1
-        frame = self._face.draw(*self._drawn)
-        frame.pts = number * (_VIDEO_CLOCK // FRAMES_PER_SECOND)
-        frame.time_base = fractions.Fraction(1, _VIDEO_CLOCK)
-        return frame
+        if self._clip is not None:
+            self._open = False
+            self.prepared += 1
+            picture = av.Packet(self._clip.frames[number % LOOP_FRAMES])
+        else:
+            self._open = mouth_level(self._drawn[1]) != 0
+            self.drawn += 1
+            picture = self._face.draw(*self._drawn)
+        picture.pts = number * (_VIDEO_CLOCK // FRAMES_PER_SECOND)
+        picture.time_base = fractions.Fraction(1, _VIDEO_CLOCK)
+        return picture
+
+    def leaving(self) -> None:
+        """The picture that was given last is encoded, and leaves now."""
+        if self._open:
+            self._mouthpiece.sent(self.kind, now=self.pace.clock())
+
+    def _choose(self, number: int) -> None:
+        """Whether this picture is the clip's or drawn."""
+        control = self.control
+        if control is None or self._clips is None:
+            return
+        reader = (control, control.codec)
+        asked = control.take_keyframe_request() or reader != self._read_by
+        self._read_by = reader
+        idle = not (self.frozen or self._mouthpiece.speaking or self._mouthpiece.openness)
+        clip = self._clips.get(self._face, control.codec) if idle else None
+        if clip is not None and number % LOOP_FRAMES in clip.keyframes:
+            self._clip = clip
+        elif self._clip is not None and (clip is None or asked):
+            self._clip = None
+            control.encode_keyframe()
+        elif asked:
+            control.encode_keyframe()
 
 
 class VoiceTrack(MediaStreamTrack):
@@ -327,13 +385,19 @@ class VoiceTrack(MediaStreamTrack):
         """`clock` is monotonic seconds, the running loop's by default."""
         super().__init__()
         self._mouthpiece = mouthpiece
+        self.control: SenderControl | None = None
+        self._quiet = 0
+        """Frames in a row that were silent."""
         self.silent: bool = False
         """Whether silence flows, whatever is said."""
         now = clock or asyncio.get_running_loop().time
         self.pace: Pace = Pace(_VOICE_SAMPLES / VOICE_RATE, 3, now, sleep)
 
-    async def recv(self) -> av.AudioFrame:
-        """The next 20 ms, when they are due. Raises MediaStreamError after `stop`."""
+    async def recv(self) -> av.AudioFrame | av.Packet[Any]:
+        """The next 20 ms, when they are due. Raises MediaStreamError after `stop`.
+
+        Silence is encoded already, once the encoder has heard the end of what was said.
+        """
         if self.readyState != "live":
             raise MediaStreamError
         number = await self.pace.wait()
@@ -342,10 +406,22 @@ class VoiceTrack(MediaStreamTrack):
         samples = self._mouthpiece.take()
         if self.silent:
             samples = np.zeros_like(samples)
+        sound: av.AudioFrame | av.Packet[Any]
+        self._quiet = 0 if samples.any() else self._quiet + 1
+        if self._quiet > _QUIET_FRAMES and _is_opus(self.control):
+            sound = av.Packet(encoded_silence())
         else:
+            sound = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
+            sound.sample_rate = VOICE_RATE
+        sound.pts = number * _VOICE_SAMPLES
+        sound.time_base = fractions.Fraction(1, VOICE_RATE)
+        return sound
+
+    def leaving(self) -> None:
+        """What was given last is encoded, and leaves now."""
+        if not (self.silent or self._quiet):
             self._mouthpiece.sent(self.kind, now=self.pace.clock())
-        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
-        frame.sample_rate = VOICE_RATE
-        frame.pts = number * _VOICE_SAMPLES
-        frame.time_base = fractions.Fraction(1, VOICE_RATE)
-        return frame
+
+
+def _is_opus(control: SenderControl | None) -> bool:
+    return control is not None and control.codec.lower() == "opus"

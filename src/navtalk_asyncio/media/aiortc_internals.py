@@ -279,7 +279,8 @@ class SentTrack(MediaStreamTrack):
         super().__init__()
         self.kind: str = source.kind
         self._id = source.id
-        self._source = source
+        self.source = source
+        """The application's track."""
         self.handed_over: float | None = None
         """When the source gave its newest frame, in monotonic seconds."""
 
@@ -287,7 +288,7 @@ class SentTrack(MediaStreamTrack):
         """The source's next frame or encoded packet; raises MediaStreamError after stop()."""
         if self.readyState != "live":
             raise MediaStreamError
-        frame = await self._source.recv()
+        frame = await self.source.recv()
         self.handed_over = time.monotonic()
         return frame
 

@@ -229,6 +229,8 @@ def _test_sending() -> None:
     sender: Any = peer.addTransceiver("video").sender
     if sender._RTCRtpSender__encoder is not None:
         raise TypeError("RTCRtpSender.__encoder is not None at first")
+    if sender._RTCRtpSender__force_keyframe is not False:
+        raise TypeError("RTCRtpSender.__force_keyframe is not False at first")
     if sender._RTCRtpSender__rtx_payload_type is not None:
         raise TypeError("RTCRtpSender.__rtx_payload_type is not None at first")
     inspect.signature(sender._next_encoded_frame).bind(None)

@@ -8,15 +8,51 @@ on. The stream stays the same: SSRC, sequence numbers and timestamps go on (RFC 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from aiortc import RTCRtpSender
 from aiortc.codecs import is_rtx
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters, RTCRtpSendParameters
 
+from navtalk_asyncio.media.aiortc_internals import SentTrack
 from navtalk_asyncio.media.private_names import works
 
-__all__ = ["follow_codec"]
+__all__ = ["ControlledTrack", "SenderControl", "follow_codec"]
+
+
+class SenderControl:
+    """What a track may know and want of the sender that it is read by."""
+
+    def __init__(self, sender: RTCRtpSender) -> None:
+        self._sender: Any = sender
+        self.codec: str = ""
+        """What is sent from this frame on, as the rtpmap spells it."""
+
+    def take_keyframe_request(self) -> bool:
+        """Whether the far end asked for a keyframe (PLI or FIR) since last asked. Once taken, it is
+        the track's to send one: a frame that is encoded is none by itself."""
+        asked: bool = self._sender._RTCRtpSender__force_keyframe
+        self._sender._RTCRtpSender__force_keyframe = False
+        return asked
+
+    def encode_keyframe(self) -> None:
+        """Make the frame that is being given, or the next one that is to be encoded, a keyframe."""
+        self._sender._RTCRtpSender__force_keyframe = True
+
+
+@runtime_checkable
+class ControlledTrack(Protocol):
+    """A track that gives frames or encoded packets as it sees fit.
+
+    Between the two, a packet has to be a keyframe, and a frame has to be made one.
+    """
+
+    control: SenderControl | None
+    """Set before each frame is asked for; None until then, and where aiortc has changed."""
+
+    def leaving(self) -> None:
+        """What was given last is encoded, and leaves now."""
+        ...
 
 
 def follow_codec(sender: RTCRtpSender) -> None:
@@ -37,6 +73,7 @@ class _FollowingSend:
         self._next_frame = self._sender._next_encoded_frame
         self._started = False
         self._agreed: RTCRtpSendParameters | None = None
+        self._control = SenderControl(sender)
 
     def install(self) -> None:
         self._sender.send = self
@@ -57,7 +94,15 @@ class _FollowingSend:
         if self._agreed is not None:
             self._change(codec, self._agreed)
             self._agreed = None
-        return await self._next_frame(codec)
+        track = self._sender.track
+        source = track.source if isinstance(track, SentTrack) else track
+        if not isinstance(source, ControlledTrack):
+            return await self._next_frame(codec)
+        self._control.codec = codec.name
+        source.control = self._control
+        frame = await self._next_frame(codec)
+        source.leaving()
+        return frame
 
     def _change(self, running: RTCRtpCodecParameters, parameters: RTCRtpSendParameters) -> None:
         agreed = parameters.codecs[0]
