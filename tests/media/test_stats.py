@@ -174,4 +174,4 @@ def test_the_latency_of_a_turn_is_what_the_emulator_did(monkeypatch: pytest.Monk
     audio = [turn.first_audio - truth.first_audio for turn, truth in zip(measured, said)]  # type: ignore[operator] # noqa: B905
     video = [turn.first_movement - truth.first_movement for turn, truth in zip(measured, said)]  # type: ignore[operator] # noqa: B905
     assert 0.0 <= min(audio) < AGREEMENT
-    assert 0.0 <= min(video) < 0.04
+    assert 0.0 <= min(video) < AGREEMENT
