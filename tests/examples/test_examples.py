@@ -209,6 +209,38 @@ async def otel_console(human: Emulator) -> None:
     assert any(name.startswith("navtalk.") for name in names), names
 
 
+async def recorder(human: Emulator) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for loop, name, codec in (("asyncio", "call.mp4", "h264"), ("trio", "call.webm", "vp8")):
+            path = f"{folder}/{name}"
+            printed = await run("recorder.py", human.url, "navtalk.Lea", path, loop)
+            assert re.match(rf"{path}: \d+ packets, in step by (sender-reports|arrival)\n", printed)
+            with av.open(path) as file:
+                streams = [stream.codec_context.name for stream in file.streams]
+                assert streams == [codec, "opus", "opus"]
+                assert len(list(file.decode(audio=0))) > 10
+
+
+async def relay_packets(human: Emulator) -> None:
+    for loop in ("asyncio", "trio"):
+        program = str(EXAMPLES / "relay_packets.py")
+        async with started(program, human.url, "navtalk.Lea", "1", loop) as process:
+            assert process.stdout is not None
+            port = int(await process.stdout.readline())
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            kinds = set()
+            while line := await reader.readline():
+                head = json.loads(line)
+                assert len(await reader.readexactly(head["size"])) == head["size"]
+                assert "video" in kinds or head["kind"] == "audio" or head["keyframe"]
+                kinds.add(head["kind"])
+            writer.close()
+            assert kinds == {"audio", "video"}
+            out, err = await process.communicate()
+        assert (process.returncode, err) == (0, b"")
+        assert re.fullmatch(rb"relayed \d+, dropped 0\n", out)
+
+
 RUNS: dict[str, Callable[[Emulator], Awaitable[None]]] = {
     "embed_blocking.py": embed_blocking,
     "embed_own_loop.py": embed_own_loop,
@@ -221,6 +253,8 @@ RUNS: dict[str, Callable[[Emulator], Awaitable[None]]] = {
     "otel_console.py": otel_console,
     "own_brain.py": own_brain,
     "pytest_usage.py": pytest_usage,
+    "recorder.py": recorder,
+    "relay_packets.py": relay_packets,
     "telephony.py": telephony,
     "tools.py": tools,
     "wav_to_mp4.py": wav_to_mp4,
