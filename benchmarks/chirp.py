@@ -33,6 +33,10 @@ CODER_DELAY: Final = 312 / RATE
 """Seconds by which what an Opus decoder gives lags behind what the coder was given: its look-ahead
 of 6.5 ms, the pre-skip of RFC 7845 section 5.1."""
 
+SLACK: Final = 0.005
+"""Seconds by which a sample may seem to arrive before it was sent: what finding its place may be off
+by. Without it a piece that comes at once would count as one that is a whole period late."""
+
 _STEEPNESS: Final = (HIGH - LOW) / PERIOD
 _BINS: Final = 8_192
 _CLEAR: Final = 0.5
@@ -72,14 +76,15 @@ def latency(place: float, arrival: float, sent: Sequence[float], step: float) ->
 
     `place` is what :func:`place` found, `sent` when each packet of `step` seconds was sent, the
     first packet with the beginning of a period. The newest sending that is no later than the
-    arrival counts: a sample within a packet is as late as if it had been sent in its own time.
+    arrival counts, but for :data:`SLACK`, so that it may be less than nothing. A sample within a
+    packet is as late as if it had been sent in its own time.
     """
     per_period = round(PERIOD / step)
     packet = int(place // step)
     last = len(sent) - 1 - (len(sent) - 1 - packet) % per_period
     while last >= 0:
         when = sent[last] + (place - packet * step)
-        if when <= arrival:
+        if when <= arrival + SLACK:
             return arrival - when
         last -= per_period
     return None

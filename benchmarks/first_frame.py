@@ -95,7 +95,12 @@ def _silent_stun(options: Options) -> list[Answer]:
     return [
         Answer("answer, no STUN server, ms", list(without)),
         Answer("answer, a silent STUN server, ms", list(silent)),
-        Answer("... times that without", list(ratio), (Bar(SILENT_STUN_BAR),), digits=2),
+        Answer(
+            "answer: silent STUN, times that without",
+            list(ratio),
+            (Bar(SILENT_STUN_BAR),),
+            digits=2,
+        ),
     ]
 
 

@@ -46,3 +46,5 @@ def test_latency_is_from_the_newest_sending_before_the_arrival() -> None:
     # In the middle of a packet: as late as if it had been sent in its own time.
     assert chirp.latency(0.51, 10.6, sent, 0.02) == pytest.approx(0.09)
     assert chirp.latency(1.5, 11.4, sent, 0.02) is None  # Before it was sent at all.
+    # At once, and found a little too far on: not two seconds late.
+    assert chirp.latency(0.001, 12.0, sent, 0.02) == pytest.approx(-0.001)

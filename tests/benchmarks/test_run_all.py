@@ -96,7 +96,7 @@ def test_each_file_makes_of_known_sessions_what_follows() -> None:
     assert values("first picture, stock sender, ms") == pytest.approx([110, 140])
     assert values("first sound, our sender, ms") == pytest.approx([120, 180])
     assert values("answer, a silent STUN server, ms") == pytest.approx([1, 4])
-    assert found["... times that without"].value("ours") == 1.0
+    assert found["answer: silent STUN, times that without"].value("ours") == 1.0
     assert values("picture p50, sent to delivered, ms") == pytest.approx([10, 40])
     assert values("sound p50, sent to delivered, ms") == pytest.approx([20, 80])
     assert values("pictures a second") == pytest.approx([30, 30], abs=0.5)
