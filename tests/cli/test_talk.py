@@ -153,6 +153,17 @@ def test_a_server_that_is_not_there_is_4(
     assert LICENCE not in captured.err + captured.out
 
 
+def test_an_answer_as_mp4(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backend: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert run(backend(), ["demo", "--text", "Hi", "-o", "a.mp4"]) == 0
+    assert "says       Parrot: Hi" in capsys.readouterr().err
+    with av.open("a.mp4") as file:
+        assert [one.codec_context.name for one in file.streams] == ["h264", "opus"]
+
+
 # ---- before anything is connected
 
 
@@ -185,8 +196,8 @@ def test_no_licence_is_3(
             "hint: give a wss:// or ws:// base URL, a licence, and an avatar id or name",
         ),
         (
-            ["--text", "Hi", "-o", "a.mp4", "--avatar", "x"],
-            "a.mp4 is not named as one of .mkv, .webm",
+            ["--text", "Hi", "-o", "a.avi", "--avatar", "x"],
+            "a.avi is not named as one of .mp4, .mkv, .webm",
         ),
         (
             ["--text", "Hi", "-o", "a.mkv", "--avatar", "x", "--still", "a.txt"],

@@ -70,7 +70,7 @@ def add_demo(app: App, backend: Backend) -> None:
         Parameters
         ----------
         output
-            The answer, video and voice, as .mkv or .webm.
+            The answer, video and voice, as .mp4, .mkv or .webm.
         still
             A picture of the human while it speaks.
         question

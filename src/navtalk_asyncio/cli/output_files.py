@@ -10,7 +10,7 @@ from PIL.Image import registered_extensions
 
 __all__ = ["RECORDINGS", "problem_with"]
 
-RECORDINGS: Final = (".mkv", ".webm")
+RECORDINGS: Final = (".mp4", ".mkv", ".webm")
 """What an answer is written as; the recorder takes no others."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -12,6 +13,7 @@ import av
 import numpy as np
 from attrs import define, field
 
+from navtalk_asyncio.cli.captions import Captions
 from navtalk_proto.errors import SessionClosedError
 from navtalk_proto.events import (
     Closed,
@@ -148,10 +150,12 @@ async def _converse(
 ) -> None:
     """Ask, and listen and watch until the answer has ended. What it raises is in a group."""
     finished = anyio.Event()
+    captions = Captions(partial(report, "says"))
     async with anyio.create_task_group() as tasks:
+        tasks.start_soon(captions.run)
         tasks.start_soon(_watch, session, answer, report)
-        tasks.start_soon(_listen, session, answer, report, finished)
-        tasks.start_soon(_read, session, answer, finished)
+        tasks.start_soon(_listen, session, answer, report, captions, finished)
+        tasks.start_soon(_read, session, answer, captions, finished)
         with anyio.move_on_after(limit):
             if image is not None:
                 alone = text is None and question is None
@@ -196,13 +200,16 @@ async def _watch(session: Any, answer: Answer, report: Report) -> None:
             answer.still, answer._still_loudness = frame, answer._loudness
 
 
-async def _listen(session: Any, answer: Answer, report: Report, finished: anyio.Event) -> None:
+async def _listen(
+    session: Any, answer: Answer, report: Report, captions: Captions, finished: anyio.Event
+) -> None:
     async for frame in session.audio:
         seconds = frame.samples / frame.sample_rate
         answer._loudness = loudness = _dbfs(frame.to_ndarray())
         if loudness > AUDIBLE_DBFS:
             if not answer.audible_seconds:
                 report("voice", f"the voice is audible, {loudness:.0f} dBFS")
+            captions.heard()
             answer.audible_seconds += seconds
             answer.quiet_seconds = 0.0
             answer.loudest_dbfs = max(answer.loudest_dbfs, loudness)
@@ -218,8 +225,9 @@ def _dbfs(samples: Any) -> float:
     return 10 * math.log10(power / 32768.0**2) if power else -math.inf
 
 
-async def _read(session: Any, answer: Answer, finished: anyio.Event) -> None:
+async def _read(session: Any, answer: Answer, captions: Captions, finished: anyio.Event) -> None:
     async for event in session.events():
+        captions.take(event)
         _note(event, answer)
         if answer.complete:
             finished.set()

@@ -18,6 +18,7 @@ from navtalk_asyncio.cli.settings import Avatar, AvatarId, Model, Seconds, Setti
 from navtalk_asyncio.cli.terminal import Screen, StepPrinter, error_console
 from navtalk_proto.errors import NavTalkError
 from navtalk_proto.events import CloseCause, Closed, Event
+from navtalk_proto.media import recording_media
 from navtalk_proto.wire.endpoint import DEFAULT_BASE_URL, Endpoint
 
 __all__ = ["add_record"]
@@ -47,7 +48,9 @@ async def run_record(
 
     proxy = None if endpoint.is_loopback else True
     async with (
-        backend.connect(endpoint, timeout=timeout, proxy=proxy, observe=observe) as session,
+        backend.connect(
+            endpoint, timeout=timeout, proxy=proxy, media=recording_media(output), observe=observe
+        ) as session,
         session.record(output),
     ):
         began.append(time.monotonic())
@@ -83,7 +86,7 @@ def add_record(app: App, backend: Backend, settings: Settings) -> None:
         Parameters
         ----------
         output
-            Video and voice, as .mkv or .webm.
+            Video and voice, as .mp4, .mkv or .webm.
         seconds
             How long; without it, until Ctrl-C or until the server ends the session.
         text

@@ -20,6 +20,7 @@ from navtalk_asyncio.media.audio_file import AudioFileError
 from navtalk_asyncio.media.recorder import RecordingError
 from navtalk_proto.errors import NavTalkError
 from navtalk_proto.events import Event
+from navtalk_proto.media import recording_media
 from navtalk_proto.wire.endpoint import DEFAULT_BASE_URL, Endpoint
 
 __all__ = ["add_talk", "answered", "run_talk"]
@@ -48,7 +49,9 @@ async def run_talk(
 
     # A proxy leads elsewhere: what is on this machine is not behind it.
     proxy = None if endpoint.is_loopback else True
-    async with backend.connect(endpoint, timeout=timeout, proxy=proxy, observe=observe) as session:
+    async with backend.connect(
+        endpoint, timeout=timeout, proxy=proxy, media=recording_media(output), observe=observe
+    ) as session:
         report("connected", f"connected as session {session.id}")
         answer = await ask(
             session,
@@ -140,7 +143,7 @@ def add_talk(app: App, backend: Backend, settings: Settings) -> None:
         question
             An audio file with the question; any format that FFmpeg reads.
         output
-            The answer, video and voice, as .mkv or .webm.
+            The answer, video and voice, as .mp4, .mkv or .webm.
         avatar
             The human's name, as in navtalk.Leo.
         avatar_id

@@ -22,7 +22,8 @@ __all__ = ["Screen", "StepPrinter", "error_console"]
 
 _STYLES: Final = {
     "understood": "bold",
-    "transcript": "bold",
+    "transcript": "dim",
+    "says": "bold",
     "answered": "green",
     "written": "green",
     "still": "green",
