@@ -19,6 +19,7 @@ import pytest
 import websockets.asyncio.server
 from coturn_server import Coturn, make_certificate, require_coturn, started
 
+from navtalk_asyncio.cli.app import run
 from navtalk_asyncio.cli.backend import AsyncioBackend
 from navtalk_asyncio.cli.doctor import STEPS, examine
 from navtalk_asyncio.cli.findings import Finding, Verdict
@@ -381,3 +382,20 @@ async def test_the_command_on_both_loops(
     jsonschema.validate(document, SCHEMA)
     assert (document["failed"], document["exit_code"]) == (failed, code)
     assert LICENCE not in done.stdout + done.stderr
+
+
+def test_the_lines_for_people(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NAVTALK_LICENSE", LICENCE)
+    arguments = ["doctor", f"ws://127.0.0.1:{closed_port()}", "--avatar", "x"]
+    assert run(AsyncioBackend(), arguments) == 4
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    proxy, name, tcp, hint, skipped = captured.out.splitlines()
+    assert proxy == "ok       proxy                none"
+    assert re.fullmatch(r"ok       name        \d\.\d{3} s  127\.0\.0\.1 is 127\.0\.0\.1", name)
+    assert re.fullmatch(r"FAILED   tcp         \d\.\d{3} s  127\.0\.0\.1 refuses .*", tcp)
+    assert hint.strip() == ("hint: nothing listens there: check the port, and that the server runs")
+    assert skipped.startswith("skipped  tls, websocket, ")
+    assert skipped.endswith(", throughput: it needs: tcp")

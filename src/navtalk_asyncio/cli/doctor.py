@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from functools import partial
 from typing import Annotated, Any, Final
@@ -362,14 +362,19 @@ _SIGNS: Final = {
 def _line(finding: Finding) -> Text:
     sign, style = _SIGNS[finding.verdict]
     took = "" if finding.seconds is None else f"{finding.seconds:.3f} s"
-    line = Text(f"{sign:<8}", style=style)
-    quiet = "dim" if finding.verdict is Verdict.SKIPPED else "not bold default"
-    line.append(f" {finding.step:<11}{took:>8}  {finding.text}", style=quiet)
+    line = Text().append(f"{sign:<8}", style=style)
+    line.append(f" {finding.step:<11}").append(f"{took:>8}", style="dim")
+    line.append(f"  {finding.text}")
     if finding.hint:
-        line.append(f"\n{'':<30}hint: ", style="not bold dim").append(
-            finding.hint, style="not bold default"
-        )
+        line.append(f"\n{'':<30}hint: ", style="dim").append(finding.hint)
     return line
+
+
+def _skipped(findings: Sequence[Finding]) -> Text:
+    """One line for all that was not looked at."""
+    sign, style = _SIGNS[Verdict.SKIPPED]
+    steps = ", ".join(finding.step for finding in findings)
+    return Text(f"{sign:<8} {steps}: {findings[0].text}", style=style)
 
 
 def add_doctor(app: App, backend: Backend, settings: Settings) -> None:
@@ -433,15 +438,20 @@ def add_doctor(app: App, backend: Backend, settings: Settings) -> None:
 
         def found(finding: Finding) -> None:
             findings.append(finding)
-            if not json:
+            if not json and finding.verdict is not Verdict.SKIPPED:
                 shown.print(_line(finding), soft_wrap=True)
 
-        with error_console().status("looking") if error_console().is_terminal else nullcontext():
+        # On the console of the lines, which stand above it then.
+        looking = error_console() if json else shown
+        with looking.status("looking") if looking.is_terminal else nullcontext():
             where = run_on_loop(
                 backend, partial(_examined, backend, endpoint, found, timeout, seconds)
             )
         failed = next((one for one in findings if one.verdict is Verdict.FAILED), None)
         code = ExitCode.OK if failed is None else failed.code
+        skipped = [one for one in findings if one.verdict is Verdict.SKIPPED]
+        if skipped and not json:
+            shown.print(_skipped(skipped), soft_wrap=True)
         if json:
             screen.result(
                 "doctor",
