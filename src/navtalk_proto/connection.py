@@ -14,7 +14,7 @@ edges of the first two name.
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias, assert_never, get_args
+from typing import Final, TypeAlias, assert_never, cast, get_args
 
 from attrs import define
 
@@ -29,6 +29,7 @@ from navtalk_proto.actions import (
     SetRemote,
 )
 from navtalk_proto.config import ClientConfig, Mode, ServerConfig
+from navtalk_proto.construct import positional
 from navtalk_proto.errors import (
     LocalProtocolError,
     MalformedMessageError,
@@ -98,6 +99,7 @@ from navtalk_proto.wire.messages import (
     ConnectedSuccess,
     ConnectedWarning,
     ConnectionLimitExceeded,
+    Description,
     GatewayHello,
     GpuFull,
     IceCandidate,
@@ -160,6 +162,9 @@ _CLOSE_REASON_BYTES: Final = 123
 """RFC 6455 section 5.5: a control frame carries at most 125 bytes, two are the code."""
 
 _INPUTS: Final[dict[type, Input]] = {
+    **dict.fromkeys(get_args(ServerMessage), Input.S_CONVERSATION),
+    **dict.fromkeys(get_args(ClientMessage), Input.C_ITEM),
+    Unknown: Input.UNKNOWN,
     ConnectedWarning: Input.S_WARNING,
     ConnectedClose: Input.S_GOODBYE,
     SessionCreated: Input.S_CREATED,
@@ -175,7 +180,15 @@ _INPUTS: Final[dict[type, Input]] = {
     **dict.fromkeys(_REFUSALS, Input.S_REFUSAL),
     **dict.fromkeys((Offer, Answer, IceCandidate), Input.SIGNALING),
 }
-"""Message classes to inputs. Every other class is a conversation message of its sender."""
+"""Message classes to inputs. ConnectedSuccess is none: it depends on whether there was one."""
+del _INPUTS[ConnectedSuccess]
+
+_INPUTS_WITHOUT_TURNS: Final = _INPUTS | dict.fromkeys(
+    # Said, and of no meaning: READY does not wait for them.
+    (SessionCreated, SessionUpdated),
+    Input.S_CONVERSATION,
+)
+"""The same in the modes without turns."""
 
 _TURNS: Final = (UserMessage, InputText, InputImage, ResponseCreate)
 """What asks for an answer, or is a part of what one is given to: of no use where the caller brings
@@ -195,6 +208,22 @@ _WAITING_FOR: Final[dict[State, str]] = {
     State.OPENING: "session.created",
     State.CONFIGURING: "session.updated",
 }
+
+_OVER: Final = frozenset({State.CLOSING, State.CLOSED})
+
+_SIGNALING: Final = (Offer, Answer, IceCandidate)
+_SENT: Final = frozenset(_SIGNALING)
+_DESCRIPTION: Final = (Offer, Answer)
+_DESCRIPTIONS: Final = frozenset(_DESCRIPTION)
+_FOLLOWED: Final = frozenset({Answer, SetRemote, Emit, ResetPeer})
+"""What of the negotiation's output may change what media is to be received."""
+
+_MESSAGE: Final = Effect.MESSAGE
+"""What most edges do: looked up in its class once, not with every message."""
+
+_emit: Final = positional(Emit)
+_message_received: Final = positional(MessageReceived)
+_send_text: Final = positional(SendText)
 
 _Encoded: TypeAlias = tuple[Message, str]
 """A message and its JSON text."""
@@ -249,6 +278,7 @@ class Connection:
         if isinstance(config, ClientConfig) is not (role is Role.CLIENT):
             raise TypeError(f"a {role.value} does not take a {type(config).__name__}")
         self._role = role
+        self._peer = role.peer
         self._config = config
         self._limits = config.limits
         self._now = now
@@ -283,6 +313,7 @@ class Connection:
             allow_ice_server=any_ice_server if client is None else client.allow_ice_server,
         )
         self._mode = Mode.NORMAL if client is None else client.mode
+        self._inputs = _INPUTS if self._mode is Mode.NORMAL else _INPUTS_WITHOUT_TURNS
         self._conversation = (
             None
             if client is None
@@ -305,6 +336,8 @@ class Connection:
                 timers=self._timers,
             )
         )
+        receives = (Direction.RECVONLY, Direction.SENDRECV)
+        self._receives_media = any(line.direction in receives for line in config.media)
         self._end_on_media_loss = client is not None and client.end_on_media_loss
         self._actions: list[Action] = []
         self._counters = Counters()
@@ -450,17 +483,17 @@ class Connection:
         """One whole WebSocket text message was received."""
         self._advance(now)
         self._counters.received += 1
-        if self._timers.armed(Timer.IDLE):
+        if self._config.idle_timeout is not None and self._timers.armed(Timer.IDLE):
             self._arm(Timer.IDLE)
-        if self.state in (State.CLOSING, State.CLOSED):
+        if self._lifecycle.state in _OVER:
             # Not decoded: what crossed our close is not worth a parse, nor a violation.
             self._counters.ignored += 1
             return
         try:
-            message = codec.decode(text, sender=self._role.peer, limits=self._limits)
+            message = codec.decode(text, sender=self._peer, limits=self._limits)
             sdp = (
-                check_description(message, self._limits)
-                if isinstance(message, Offer | Answer)
+                check_description(cast("Description", message), self._limits)
+                if type(message) in _DESCRIPTIONS
                 else None
             )
         except MalformedMessageError as error:
@@ -474,27 +507,32 @@ class Connection:
             )
             self._end_input()
             return
-        kind = self._input_of(message)
+        kind = self._inputs.get(type(message)) or self._input_of(message)
         edge = self._lifecycle.look(kind)
-        if isinstance(message, Unknown) and self._is_obsolete(message):
+        if type(message) is Unknown and self._is_obsolete(message):
             if self._role is Role.SERVER:
                 self._send_message(ConnectedFail(message=obsolete.REASON))  # E8: told, then closed.
             self._violation(obsolete.REASON, type=message.type, close=(1002, "protocol version 1"))
-        elif isinstance(edge, Verdict):
+        elif type(edge) is Verdict:
             self._violation(f"not expected in state {self.state.value}", type=_type(message))
         else:
+            assert isinstance(edge, Edge)
             if edge.out_of_order:
                 self._counters.out_of_order += 1
                 self._emit(OutOfOrder(type=_type(message), state=self.state.value))
                 if self._config.strict:
                     self._violation("out of order", type=_type(message))
-            if self.state not in (State.CLOSING, State.CLOSED):
-                self._move(edge)
-                if isinstance(message, Offer | Answer):
-                    assert sdp is not None
-                    self._negotiation.remote_description(message, sdp, now=now)
+            state = self._lifecycle.state
+            if state not in _OVER:
+                if edge.state is not state or edge.start or edge.stop:
+                    self._move(edge)
+                if edge.effect is _MESSAGE:
+                    self._conversed(message)
                 elif isinstance(message, IceCandidate):
                     self._negotiation.remote_candidate(message)
+                elif sdp is not None:
+                    assert isinstance(message, _DESCRIPTION)
+                    self._negotiation.remote_description(message, sdp, now=now)
                 else:
                     self._received(message, edge)
         self._end_input()
@@ -709,12 +747,13 @@ class Connection:
 
     def _move(self, edge: Edge) -> None:
         """Take an edge and its timers."""
-        was = self.state
-        self._lifecycle.take(edge)
-        if self.state is not was and self.state in (State.CLOSING, State.CLOSED):
-            self._timers.stop_all()
-            self._drop_audio()
-        self._timers.stop(*edge.stop)
+        if edge.state is not self._lifecycle.state:
+            self._lifecycle.take(edge)
+            if edge.state in _OVER:
+                self._timers.stop_all()
+                self._drop_audio()
+        if edge.stop:
+            self._timers.stop(*edge.stop)
         for timer in edge.start:
             # A repeated refusal must not prolong the farewell; a set-up step starts anew.
             if timer is not Timer.FAREWELL or not self._timers.armed(timer):
@@ -731,7 +770,7 @@ class Connection:
         A server that has welcomed us in version 2 may pass on an event of its upstream as it is.
         """
         welcomed = self._role is Role.CLIENT and self.state is not State.WELCOMING
-        return not welcomed and obsolete.is_obsolete(message.type, sender=self._role.peer)
+        return not welcomed and obsolete.is_obsolete(message.type, sender=self._peer)
 
     def _received(self, message: Message | Unknown, edge: Edge) -> None:
         """Carry out the effect of a message from the far end."""
@@ -768,25 +807,27 @@ class Connection:
             case Effect.READY:
                 self._push_all(self._history)
                 self._become_ready()
-            case Effect.RECONFIGURED:
-                self._emit(ConfigUpdated())
             case _:
-                assert edge.effect is Effect.MESSAGE
-                if isinstance(message, Unknown):
-                    self._counters.unknown += 1
-                    self._emit(UnknownMessage(type=message.type, raw=message.raw))
-                else:
-                    self._emit(MessageReceived(message=message))
-                    if self._conversation is not None:
-                        wrong = self._conversation.received(message, now=self._now)
-                        if wrong is not None:
-                            self._violation(wrong, type=_type(message))
+                assert edge.effect is Effect.RECONFIGURED
+                self._emit(ConfigUpdated())
+
+    def _conversed(self, message: Message | Unknown) -> None:
+        """Pass on a message of the far end that is neither signaling nor a step of the set-up."""
+        if isinstance(message, Unknown):
+            self._counters.unknown += 1
+            self._emit(UnknownMessage(type=message.type, raw=message.raw))
+            return
+        self._actions.append(_emit(_message_received(message)))
+        if self._conversation is not None:
+            wrong = self._conversation.received(message, now=self._now)
+            if wrong is not None:
+                self._violation(wrong, type=_type(message))
 
     def _send_ours(self, messages: list[Message], now: float) -> None:
         """Send, or queue, messages of ours. All or none."""
         edges = []
         for message in messages:
-            if isinstance(message, Offer | Answer | IceCandidate):
+            if isinstance(message, _SIGNALING):
                 raise LocalProtocolError("signaling is sent by the negotiation, not by hand")
             sender = _SENDERS.get(type(message))
             if sender is not self._role:
@@ -955,28 +996,27 @@ class Connection:
     def _media_is_there(self) -> bool:
         if not self._negotiation.wants_media:
             return True
-        receives = (Direction.RECVONLY, Direction.SENDRECV)
-        if any(line.direction in receives for line in self._config.media):
+        if self._receives_media:
             return self._media_started
         return self._media_state is MediaState.CONNECTED
 
     def _take_parts(self) -> None:
-        if self._conversation is not None:
+        if self._conversation is not None and self._conversation.out:
             events, self._conversation.out = self._conversation.out, []
-            for event in events:
-                self._emit(event)
-        out, self._negotiation.out = self._negotiation.out, []
-        for output in out:
-            if isinstance(output, Offer | Answer | IceCandidate):
-                self._send_message(output)
-            else:
-                self._push(output)
-            if self._flow is not None:
-                self._follow(self._flow, output)
-        if self._flow is not None:
+            self._actions += map(_emit, events)
+        if self._negotiation.out:
+            out, self._negotiation.out = self._negotiation.out, []
+            for output in out:
+                kind = type(output)
+                if kind not in _SENT:
+                    self._actions.append(output)  # type: ignore[arg-type]
+                else:
+                    self._send_message(output)  # type: ignore[arg-type]
+                if kind in _FOLLOWED and self._flow is not None:
+                    self._follow(self._flow, output)
+        if self._flow is not None and self._flow.out:
             flow_events, self._flow.out = self._flow.out, []
-            for flow_event in flow_events:
-                self._emit(flow_event)
+            self._actions += map(_emit, flow_events)
 
     def _follow(self, flow: MediaFlow, output: negotiation.Output) -> None:
         """Let the watch of media know what is negotiated."""
@@ -997,19 +1037,13 @@ class Connection:
                 pass  # It changes nothing about what is received.
 
     def _input_of(self, message: Message | Unknown) -> Input:
-        if isinstance(message, Unknown):
-            return Input.UNKNOWN
-        if isinstance(message, ConnectedSuccess):
-            if self._session_id is not None:
-                return Input.S_SUCCESS_AGAIN
-            return Input.S_SUCCESS if self._mode is Mode.NORMAL else Input.S_SUCCESS_READY
-        if self._mode is not Mode.NORMAL and isinstance(message, SessionCreated | SessionUpdated):
-            return Input.S_CONVERSATION  # Said, and of no meaning: READY does not wait for them.
-        kind = _INPUTS.get(type(message))
+        kind = self._inputs.get(type(message))
         if kind is not None:
             return kind
-        sender = _SENDERS[type(message)]
-        return Input.S_CONVERSATION if sender is Role.SERVER else Input.C_ITEM
+        assert isinstance(message, ConnectedSuccess)
+        if self._session_id is not None:
+            return Input.S_SUCCESS_AGAIN
+        return Input.S_SUCCESS if self._mode is Mode.NORMAL else Input.S_SUCCESS_READY
 
     def _encode(self, message: Message) -> str:
         if isinstance(self._config, ClientConfig) and self._config.provider is not None:
@@ -1054,10 +1088,10 @@ class Connection:
         else:
             self._flush_audio()
         self._counters.sent += 1
-        self._push(SendText(text=text, kind=message.TYPE))
+        self._actions.append(_send_text(text, message.TYPE))
 
     def _emit(self, event: Event) -> None:
-        self._push(Emit(event=event))
+        self._actions.append(_emit(event))
 
     def _push(self, action: Action) -> None:
         self._actions.append(action)

@@ -10,6 +10,8 @@ __all__ = ["Timer", "Timers"]
 class Timer(Enum):
     """Every deadline a connection can have. The order is the order in which ties fire."""
 
+    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, at every look into a table
+
     CLOSE = "close"
     """CLOSING began: the transport has this long to report that it closed."""
     WELCOME = "welcome"

@@ -5,6 +5,7 @@ The JSON and the objects are written here by hand from the document; no table of
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from navtalk_proto.errors import LocalProtocolError, MalformedMessageError
 from navtalk_proto.limits import Limits
 from navtalk_proto.roles import Role
 from navtalk_proto.secret import Secret
+from navtalk_proto.wire import codec, jsontext
 from navtalk_proto.wire.codec import OversizedMessageError, decode, encode
 from navtalk_proto.wire.messages import (
     Answer,
@@ -1946,3 +1948,78 @@ def test_a_decoded_credential_is_a_secret() -> None:
     assert isinstance(message, ConnectedSuccess)
     assert message.ice_servers[1].credential == Secret("turn-password")
     assert "turn-password" in encode(message)
+
+
+# ---- one meaning, whichever parser
+
+
+def verdict(text: str, sender: Role) -> object:
+    try:
+        return decode(text, sender=sender, limits=Limits())
+    except MalformedMessageError as error:
+        return type(error), error.type, error.field
+
+
+def verdict_of_the_reference(text: str, sender: Role) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "parse", jsontext._loads_reference)
+        patch.setattr(codec, "prove", jsontext._prove_reference)
+        patch.setattr(codec, "loads", jsontext._loads_reference)
+        patch.setattr(codec, "_FROM_SERVER", without_usual_shapes(codec._FROM_SERVER))
+        patch.setattr(codec, "_FROM_CLIENT", without_usual_shapes(codec._FROM_CLIENT))
+        return verdict(text, sender)
+
+
+def without_usual_shapes(table: dict[str, Any]) -> dict[str, Any]:
+    return {kind: (hook, cls, bound, None) for kind, (hook, cls, bound, _) in table.items()}
+
+
+USUAL = [
+    (S, {"type": "webrtc.signaling.iceCandidate", "data": {"candidate": {
+        "candidate": "candidate:1 1 udp 1 192.0.2.1 9 typ host",
+        "sdpMid": "0", "sdpMLineIndex": 0, "usernameFragment": "abcd",
+    }}}),
+    (S, {"type": "realtime.response.audio.delta", "data": {"delta": "AQIDBA=="}}),
+    (C, {"type": APPEND, "data": {"audio": "AQIDBA=="}}),
+]  # fmt: skip
+STRANGE = st.sampled_from(
+    [2**53, 2**53 + 1, 2**64, -(2**70), 1e300, -1, 65_536, None, True, "", "AQI=", "A", [], {}]
+) | NEST  # fmt: skip
+
+
+def places(value: object) -> list[dict[str, object]]:
+    """The objects within a message."""
+    if not isinstance(value, dict):
+        return []
+    return [value, *(place for item in value.values() for place in places(item))]
+
+
+@given(usual=st.sampled_from(USUAL), data=st.data())
+def test_a_message_means_the_same_with_either_parser(
+    usual: tuple[Role, dict[str, object]], data: st.DataObject
+) -> None:
+    sender, message = usual[0], copy.deepcopy(usual[1])
+    for _ in range(data.draw(st.integers(0, 2))):
+        place = data.draw(st.sampled_from(places(message)))
+        key = data.draw(st.sampled_from([*place, "extra", "data", "candidate", "sequence"]))
+        if data.draw(st.booleans()):
+            place.pop(key, None)
+        else:
+            place[key] = data.draw(STRANGE)
+    text = json.dumps(message)
+    assert verdict(text, sender) == verdict_of_the_reference(text, sender)
+
+
+@pytest.mark.parametrize(("sender", "message"), USUAL)
+@pytest.mark.parametrize("number", ["9007199254740993", "18446744073709551616", "1e999"])
+@pytest.mark.parametrize("at", range(4))
+def test_a_number_that_is_too_large_is_found_beside_what_is_read(
+    sender: Role, message: dict[str, object], number: str, at: int
+) -> None:
+    message = copy.deepcopy(message)
+    inside = places(message)
+    inside[min(at, len(inside) - 1)]["extra"] = "HERE"
+    text = json.dumps(message).replace('"HERE"', number)
+    error = refusal(sender, text)
+    assert error.type is None
+    assert verdict(text, sender) == verdict_of_the_reference(text, sender)

@@ -94,12 +94,31 @@ __all__ = [
 GRACE: Final = 3.0
 """Seconds that the missing half of an answer may come after the answer can have been spoken."""
 
+_HEARD: Final = frozenset(
+    {
+        TranscriptDelta,
+        TranscriptDone,
+        AudioDone,
+        ResponseCompleted,
+        SpeechStarted,
+        SpeechStopped,
+        InputTranscript,
+        ServerError,
+        SynthesisError,
+        FunctionCallDelta,
+        FunctionCallDone,
+    }
+)
+"""What the server says of the conversation. The rest is status, media over the socket, unmapped."""
+
 LATE_KEPT: Final = 64
 """Ended responses whose ids are remembered, so that what is late does not begin them again."""
 
 
 class State(Enum):
     """Where a response is."""
+
+    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, at every look into a table
 
     REQUESTED = "requested"
     """Asked for; the server has not begun."""
@@ -123,6 +142,8 @@ class State(Enum):
 
 class Input(Enum):
     """What can happen to a response. ``S_``: the server sends, ``C_``: we send."""
+
+    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, at every look into a table
 
     S_DELTA = "transcript.delta"
     S_TEXT = "transcript.done"
@@ -328,6 +349,8 @@ class Conversation:
 
     def received(self, message: object, *, now: float) -> str | None:
         """A message of the server. Returns what is wrong with it, None for nothing."""
+        if type(message) not in _HEARD:
+            return None
         wrong = None
         match message:
             case TranscriptDelta(response_id=response_id, content=content):
@@ -357,10 +380,9 @@ class Conversation:
                 self._error(text, stage, now)
             case FunctionCallDelta(call_id=call_id, delta=delta):
                 wrong = self._call_delta(call_id, delta)
-            case FunctionCallDone():
-                wrong = self._call(message, now)
             case _:
-                pass  # Nothing of the conversation: status, media over the socket, unmapped.
+                assert isinstance(message, FunctionCallDone)
+                wrong = self._call(message, now)
         self._rearm()
         return wrong
 

@@ -58,6 +58,8 @@ __all__ = [
 class State(Enum):
     """Where a session is."""
 
+    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, at every look into a table
+
     IDLE = "idle"
     """The transport is not open yet."""
     WELCOMING = "welcoming"
@@ -75,6 +77,8 @@ class State(Enum):
 
 class Input(Enum):
     """What can happen to a session. ``S_``: the server sends; ``C_``: the client sends."""
+
+    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, at every look into a table
 
     OPENED = "transport opened"
     LOST = "transport closed"
@@ -316,28 +320,24 @@ IGNORED: Final[frozenset[tuple[State, Input]]] = frozenset(
 class Lifecycle:
     """The state of one session. Everything that moves it is :meth:`take`."""
 
-    __slots__ = ("_state",)
+    __slots__ = ("state",)
 
     def __init__(self) -> None:
-        self._state = State.IDLE
-
-    @property
-    def state(self) -> State:
-        """The current state."""
-        return self._state
+        self.state: State = State.IDLE
+        """The current state, to be read."""
 
     def look(self, kind: Input) -> Edge | Verdict:
         """The class of this input now, without taking the edge."""
-        edge = TRANSITIONS.get((self._state, kind))
+        edge = TRANSITIONS.get((self.state, kind))
         if edge is not None:
             return edge
-        if (self._state, kind) in IGNORED:
+        if (self.state, kind) in IGNORED:
             return Verdict.IGNORED
         return Verdict.MISTAKE
 
     def take(self, edge: Edge) -> None:
         """Move along an edge that :meth:`look` returned."""
-        self._state = edge.state
+        self.state = edge.state
 
     def __repr__(self) -> str:
-        return f"<Lifecycle {self._state.value}>"
+        return f"<Lifecycle {self.state.value}>"

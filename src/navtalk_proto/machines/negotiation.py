@@ -41,10 +41,11 @@ finish; ``_dead`` remembers it until the machine settles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
+from itertools import count
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from attrs import define, field, frozen
 
@@ -60,6 +61,7 @@ from navtalk_proto.actions import (
     SetLocal,
     SetRemote,
 )
+from navtalk_proto.construct import positional
 from navtalk_proto.errors import LocalProtocolError
 from navtalk_proto.events import (
     AnswerIgnored,
@@ -92,6 +94,8 @@ __all__ = [
 class State(Enum):
     """Where the negotiation is."""
 
+    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, at every look into a table
+
     OFF = "off"
     """No media on this connection: offers and candidates are told, not applied."""
     NO_PEER = "no peer"
@@ -116,6 +120,8 @@ class State(Enum):
 class Input(Enum):
     """What can happen to a negotiation."""
 
+    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, at every look into a table
+
     WISH = "wish"
     REMOTE_OFFER = "remote offer"
     REMOTE_ANSWER = "remote answer"
@@ -129,6 +135,8 @@ class Input(Enum):
 
 class Effect(Enum):
     """What an edge does. Each is a method of :class:`Negotiation`."""
+
+    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, at every look into a table
 
     OPEN_FOR_WISH = "remember the wish, open a peer"
     OPEN_FOR_OFFER = "park the offer, open a peer"
@@ -192,6 +200,9 @@ _IN_FLIGHT: Final = (
 
 _WITHOUT_PEER: Final = (State.OFF, State.NO_PEER, State.OPENING_PEER, State.RESETTING)
 """The states without a peer connection that could fail or close."""
+
+_UNROUTED: Final = frozenset({State.OFF, State.CLOSED})
+"""The states in which no candidate of the far end's belongs anywhere."""
 
 _OFFER_OUT: Final = (State.HAVE_LOCAL_OFFER, State.OFFER_EXPIRED)
 
@@ -329,6 +340,8 @@ class _LocalOffer:
     offer: Offer | None = None
 
 
+_add_candidate: Final = positional(AddCandidate)
+
 _DEAD: Final = "the media transport failed"
 
 _LET_FLOW: Final[Mapping[Direction, tuple[str, ...]]] = MappingProxyType(
@@ -379,7 +392,8 @@ class Negotiation:
         self._limits = limits
         self._answer_timeout = answer_timeout
         self._timers = timers
-        self._last_op = 0
+        self._ops: Iterator[Any] = count(1)
+        """Operation ids. An OpId is an int; NewType's call would cost as much as counting."""
         self._op: OpId | None = None
         self._closing: OpId | None = None
         self._adding: dict[OpId, IceCandidate] = {}
@@ -803,8 +817,8 @@ class Negotiation:
         self.out.append(Emit(event=event))
 
     def _next_op(self) -> OpId:
-        self._last_op += 1
-        return OpId(self._last_op)
+        op: OpId = next(self._ops)
+        return op
 
     def _start(self) -> OpId:
         assert self._op is None, "one description operation at a time"
@@ -887,14 +901,15 @@ class Negotiation:
 
     def _route(self, candidate: IceCandidate) -> None:
         """Theory 6: to the batch of its description, to the engine, or nowhere."""
-        if self._state is State.CLOSED:
+        if self._state in _UNROUTED:
+            if self._state is State.OFF:
+                self._ignore(candidate, "no media on this connection")
             return
-        if self._state is State.OFF:
-            self._ignore(candidate, "no media on this connection")
-            return
-        ufrag = candidate_ufrag(candidate)
+        ufrag = candidate.username_fragment or candidate_ufrag(candidate)
         # A description waits in `_remote` until the engine has it; after that it is `_applied`.
-        waiting = self._remote if self._state is not State.MAKING_ANSWER else None
+        waiting = self._remote
+        if waiting is not None and self._state is State.MAKING_ANSWER:
+            waiting = None
         offer_out = self._local is not None and waiting is None
         if ufrag is None:
             if self._ignored_offer is not None:
@@ -928,9 +943,9 @@ class Negotiation:
 
     def _add(self, candidate: IceCandidate) -> None:
         if len(self._adding) < self._limits.candidates:
-            op = self._next_op()
+            op: OpId = next(self._ops)
             self._adding[op] = candidate
-            self.out.append(AddCandidate(op=op, candidate=candidate))
+            self.out.append(_add_candidate(op, candidate))
         else:
             self._ignore(candidate, "the engine is still busy with earlier candidates")
 

@@ -5,6 +5,8 @@ one canonical form, the one that every stock client reads. How a message gets it
 
 1. The text's size is checked, then :mod:`navtalk_proto.wire.jsontext` parses it.
 2. The ``type`` string picks a hook from the sender's table: one dict lookup, no union strategy.
+   Candidates and audio are tried as their usual shape first, which proves the rest of the JSON
+   rules by looking at every value; all other messages are proven before their hook runs.
 3. The hooks come from a cattrs Converter. For a class whose fields each are "the first of these
    names" a hook factory makes the hook from the class and its entry in ``_SHAPES``; where the wire
    is less regular a hook is written out.
@@ -25,11 +27,12 @@ import attrs
 from attrs import NOTHING, frozen
 from cattrs import Converter
 
+from navtalk_proto.construct import positional
 from navtalk_proto.errors import LocalProtocolError, MalformedMessageError
 from navtalk_proto.limits import Limits
 from navtalk_proto.roles import Role
 from navtalk_proto.secret import Secret
-from navtalk_proto.wire.jsontext import decode_base64, dumps, encode_base64, loads
+from navtalk_proto.wire.jsontext import decode_base64, dumps, encode_base64, loads, parse, prove
 from navtalk_proto.wire.messages import (
     Answer,
     AudioAppend,
@@ -477,7 +480,7 @@ def _structure_candidate(message: _Raw, _: Any) -> IceCandidate:
     prefix = "data." if payload is not message else ""
     inner = payload.get("candidate")
     if type(inner) is dict:
-        prefix += "candidate."
+        prefix = "data.candidate." if prefix else "candidate."
     elif inner is None or type(inner) is str:
         inner = payload
     else:
@@ -492,14 +495,10 @@ def _structure_candidate(message: _Raw, _: Any) -> IceCandidate:
                 raise _malformed("is not a string", prefix + name)
     if type(index) is not int or not 0 <= index <= _MAX_INDEX:
         index = _index(index, prefix + "sdpMLineIndex")
-    return IceCandidate(
-        candidate=text or "",
-        sdp_mid=mid or None,
-        sdp_m_line_index=index,
-        username_fragment=ufrag or None,
-    )
+    return _ice_candidate(text or "", mid or None, index, ufrag or None)
 
 
+_ice_candidate: Final = positional(IceCandidate)
 _MAX_INDEX: Final = 65_535  # W3C webrtc-pc 4.8.1: an unsigned short
 _NUMERIC: Final = re.compile("[0-9]{1,5}")
 
@@ -639,10 +638,13 @@ def _structure_append(message: _Raw, _: Any) -> AudioAppend:
     if number is None:
         number = payload.get("sequence")  # the audioBack variant of 5.12
         if number is None:
-            return AudioAppend(audio=pcm)
+            return _audio_append(pcm, None)
     if type(number) is not int or number < 0:
         raise _malformed("is not a sequence number", "data.sequenceNumber")
-    return AudioAppend(audio=pcm, sequence_number=number)
+    return _audio_append(pcm, number)
+
+
+_audio_append: Final = positional(AudioAppend)
 
 
 def _unstructure_append(append: AudioAppend) -> _Raw:
@@ -653,7 +655,10 @@ def _unstructure_append(append: AudioAppend) -> _Raw:
 
 
 def _structure_audio_delta(message: _Raw, _: Any) -> AudioDelta:
-    return AudioDelta(audio=_audio(_payload(message), message, ("delta", "audio")))
+    return _audio_delta(_audio(_payload(message), message, ("delta", "audio")))
+
+
+_audio_delta: Final = positional(AudioDelta)
 
 
 def _unstructure_audio_delta(delta: AudioDelta) -> _Raw:
@@ -983,6 +988,57 @@ def _bound_success(success: ConnectedSuccess, limits: Limits) -> ConnectedSucces
     return success
 
 
+# ---- the usual shapes
+#
+# Of the messages that come by the hundred, the shape that stock peers write them in. Each function
+# looks at every value of the message, so that none is left for jsontext.prove to look at; for any
+# other shape it returns None, and the hook decides.
+
+
+def _usual_candidate(message: _Raw) -> IceCandidate | None:
+    data = message.get("data")
+    if type(data) is not dict or len(data) != 1 or len(message) != 2:
+        return None
+    inner = data.get("candidate")
+    if type(inner) is not dict or len(inner) != 4:
+        return None
+    text = inner.get("candidate")
+    mid = inner.get("sdpMid")
+    index = inner.get("sdpMLineIndex")
+    ufrag = inner.get("usernameFragment")
+    if (
+        type(text) is type(mid) is type(ufrag) is str
+        and type(index) is int
+        and 0 <= index <= _MAX_INDEX
+    ):
+        return _ice_candidate(text, mid or None, index, ufrag or None)
+    return None
+
+
+def _usual_pcm(message: _Raw, name: str) -> bytes | None:
+    data = message.get("data")
+    if type(data) is not dict or len(data) != 1 or len(message) != 2:
+        return None
+    text = data.get(name)
+    if type(text) is not str:
+        return None
+    try:
+        pcm = decode_base64(text)
+    except MalformedMessageError:
+        return None
+    return None if len(pcm) % 2 else pcm
+
+
+def _usual_append(message: _Raw) -> AudioAppend | None:
+    pcm = _usual_pcm(message, "audio")
+    return None if pcm is None else _audio_append(pcm, None)
+
+
+def _usual_audio_delta(message: _Raw) -> AudioDelta | None:
+    pcm = _usual_pcm(message, "delta")
+    return None if pcm is None else _audio_delta(pcm)
+
+
 # ---- the converter and the tables
 
 
@@ -1109,13 +1165,21 @@ _BOUNDS: Final[dict[type, Callable[[Any, Limits], Any]]] = {
     ConnectedSuccess: _bound_success,
 }
 
-_Entry: TypeAlias = tuple[_Hook, type, Callable[[Any, Limits], Any] | None]
+_USUAL: Final[dict[type, Callable[[_Raw], Any]]] = {
+    IceCandidate: _usual_candidate,
+    AudioAppend: _usual_append,
+    AudioDelta: _usual_audio_delta,
+}
+
+_Entry: TypeAlias = tuple[
+    _Hook, type, Callable[[Any, Limits], Any] | None, Callable[[_Raw], Any] | None
+]
 
 
 def _table(classes: tuple[type[Any], ...], aliases: dict[str, type]) -> dict[str, _Entry]:
     types = {cls.TYPE: cls for cls in classes} | aliases
     return {
-        name: (_converter.get_structure_hook(cls), cls, _BOUNDS.get(cls))
+        name: (_converter.get_structure_hook(cls), cls, _BOUNDS.get(cls), _USUAL.get(cls))
         for name, cls in types.items()
     }
 
@@ -1144,25 +1208,25 @@ def decode(
     Raises OversizedMessageError for a text above the sender's limit, and MalformedMessageError for
     broken JSON (no `type`), a wrong field (named in `field`), or a type of the other direction.
     """
-    by_server = sender is _SERVER
-    limit = limits.server_message if by_server else limits.client_message
+    if sender is _SERVER:
+        limit, table = limits.server_message, _FROM_SERVER
+    else:
+        limit, table = limits.client_message, _FROM_CLIENT
     size = len(text)
-    if size > limit or (4 * size > limit and _utf8_size(text) > limit):
+    if 4 * size > limit and (size > limit or _utf8_size(text) > limit):
         raise OversizedMessageError(f"is larger than {limit} bytes")
-    message = loads(text, limits.values)
-    if type(message) is not dict:
-        raise MalformedMessageError("is not an object")
-    kind = message.get("type")
-    if type(kind) is not str:
-        raise MalformedMessageError(
-            "is not a string" if "type" in message else "is missing", field="type"
-        )
-    entry = (_FROM_SERVER if by_server else _FROM_CLIENT).get(kind)
+    message: Any = parse(text, limits.values)
+    kind = message.get("type") if type(message) is dict else None
+    entry = table.get(kind) if type(kind) is str else None
     if entry is None:
-        return _without_entry(kind, text, sender, limits)
-    hook, cls, bound = entry
+        return _without_entry(prove(message, text), text, sender, limits)
+    hook, cls, bound, usual = entry
+    decoded = None if usual is None else usual(message)
+    if decoded is None:
+        message = prove(message, text)
     try:
-        decoded = hook(message, cls)
+        if decoded is None:
+            decoded = hook(message, cls)
         return decoded if bound is None else bound(decoded, limits)  # type: ignore[no-any-return]
     except MalformedMessageError as error:
         raise MalformedMessageError(error.reason, type=kind, field=error.field) from None
@@ -1174,7 +1238,14 @@ def _utf8_size(text: str | bytes) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def _without_entry(kind: str, text: str | bytes, sender: Role, limits: Limits) -> Unknown:
+def _without_entry(message: Any, text: str | bytes, sender: Role, limits: Limits) -> Unknown:
+    if type(message) is not dict:
+        raise MalformedMessageError("is not an object")
+    kind = message.get("type")
+    if type(kind) is not str:
+        raise MalformedMessageError(
+            "is not a string" if "type" in message else "is missing", field="type"
+        )
     if sender is Role.SERVER and kind in _FROM_CLIENT:
         raise MalformedMessageError("a client message sent by a server", type=kind)
     if sender is Role.CLIENT and kind in _FROM_SERVER:

@@ -48,6 +48,8 @@ __all__ = [
     "dumps",
     "encode_base64",
     "loads",
+    "parse",
+    "prove",
 ]
 
 MAX_DEPTH: Final = 64
@@ -214,29 +216,47 @@ def _parse_reference(text: str | bytes) -> JsonValue:
 
 def _loads_orjson(text: str | bytes, values: int = MAX_VALUES) -> JsonValue:
     """:func:`loads` with orjson, and the reference wherever the two could differ."""
-    if _has_many_values(text, values):
+    return _prove_orjson(_parse_orjson(text, values), text)
+
+
+def _parse_orjson(text: str | bytes, values: int = MAX_VALUES) -> JsonValue:
+    """:func:`parse` with orjson."""
+    if len(text) > values and _has_many_values(text, values):
         raise MalformedMessageError(_too_many(values))
-    value: JsonValue = None
     try:
-        value = orjson.loads(text)
+        return orjson.loads(text)  # type: ignore[no-any-return]
     except orjson.JSONDecodeError:
-        plain = False
-    else:
-        plain = _is_plain(value)
-    return value if plain else _parse_reference(text)
+        pass  # not raised from here: the exception holds the text
+    return _parse_reference(text)
+
+
+def _prove_orjson(value: JsonValue, text: str | bytes) -> JsonValue:
+    """:func:`prove` with orjson."""
+    return value if _is_plain(value) else _parse_reference(text)
+
+
+def _prove_reference(value: JsonValue, _: str | bytes) -> JsonValue:
+    """:func:`prove` with the standard library, whose parser proved it."""
+    return value
 
 
 def _is_plain(value: Any) -> bool:
     """Whether an object or array certainly obeys the rules; False sends it to the reference."""
-    containers = [value]
-    if type(value) is not dict and type(value) is not list:
+    containers: list[Any]
+    if type(value) is dict:
+        containers = [value.values()]
+    elif type(value) is list:
+        containers = [value]
+    else:
         return False
-    for container in containers:
-        for item in container.values() if type(container) is dict else container:
+    for items in containers:
+        for item in items:
             kind = type(item)
             if kind is str:
                 continue
-            if kind is dict or kind is list:
+            if kind is dict:
+                containers.append(item.values())
+            elif kind is list:
                 containers.append(item)
             elif kind is int:
                 if not -MAX_INTEGER <= item <= MAX_INTEGER:
@@ -270,6 +290,15 @@ loads: Final[_Loads] = _loads_orjson if _HAVE_ORJSON else _loads_reference
 
 Raises MalformedMessageError; its reason never quotes the text. Callers bound the size.
 """
+
+parse: Final[_Loads] = _parse_orjson if _HAVE_ORJSON else _loads_reference
+"""The first half of :func:`loads`: the value may still hold numbers that are too large, or be too
+deep. For callers that look at every value in it; others have to :func:`prove` it."""
+
+prove: Final[Callable[[JsonValue, str | bytes], JsonValue]] = (
+    _prove_orjson if _HAVE_ORJSON else _prove_reference
+)
+"""The second half of :func:`loads`: what :func:`parse` made of a text, by all the rules."""
 
 
 _NOT_ARRAYS: Final = (str, bytes, bytearray, memoryview)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from navtalk_proto.errors import MalformedMessageError
 from navtalk_proto.limits import Limits
@@ -49,11 +49,12 @@ class Sdp:
 
     medias: tuple[SdpMedia, ...]
     """The m-lines in order; the index is an RTCIceCandidate's sdpMLineIndex."""
+    ufrags: frozenset[str] = field(init=False, repr=False, eq=False)
+    """The user name fragments that candidates for this description may carry."""
 
-    @property
-    def ufrags(self) -> frozenset[str]:
-        """The user name fragments that candidates for this description may carry."""
-        return frozenset(m.ufrag for m in self.medias if m.ufrag is not None)
+    @ufrags.default
+    def _ufrags(self) -> frozenset[str]:
+        return frozenset([m.ufrag for m in self.medias if m.ufrag is not None])
 
 
 class _Section:
