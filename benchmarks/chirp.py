@@ -34,8 +34,8 @@ CODER_DELAY: Final = 312 / RATE
 of 6.5 ms, the pre-skip of RFC 7845 section 5.1."""
 
 SLACK: Final = 0.005
-"""Seconds by which a sample may seem to arrive before it was sent: what finding its place may be off
-by. Without it a piece that comes at once would count as one that is a whole period late."""
+"""Seconds by which a sample may seem to arrive before it was sent: what finding its place may be
+off by. Without it a piece that comes at once would count as one that is a whole period late."""
 
 _STEEPNESS: Final = (HIGH - LOW) / PERIOD
 _BINS: Final = 8_192
