@@ -199,6 +199,20 @@ async def test_an_old_host() -> None:
     found.fails("websocket", 4, "HTTP 404", "version 2 is at /wss/v2/realtime-chat")
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "hint"),
+    [
+        (403, 5, "what the gateway in front of the server wants"),
+        (502, 4, "the service behind it is not"),
+        (503, 5, "full or in maintenance"),
+    ],
+)
+async def test_a_gateway_that_refuses(status: int, code: int, hint: str) -> None:
+    async with raw(status=status) as url:
+        found = await examined(at(url))
+    found.fails("websocket", code, f"HTTP {status}", hint)
+
+
 # ---- the session
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,20 @@ def test_an_answer_as_json(
     assert (answer["schema"], answer["text"]) == ("navtalk.talk/1", "Parrot: Hi")
     assert (answer["output"], answer["still"]) == ("answer.mkv", "answer.png")
     assert "\x1b" not in captured.err
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_no_color_is_heeded(
+    no_color: str, coloured: bool, closed_port: int, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("NAVTALK_LICENSE", LICENCE)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    url = f"ws://127.0.0.1:{closed_port}"
+    assert talk("--text", "Hi", "--avatar", "x", "--url", url) == 4
+    assert (re.search(r"\x1b\[[0-9;]*3[0-7]", capsys.readouterr().err) is not None) == coloured
 
 
 def test_completion_is_written_for_a_shell(

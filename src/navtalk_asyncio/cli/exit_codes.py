@@ -40,6 +40,8 @@ EXIT_CODES: Final[Mapping[str, ExitCode]] = {
     "session-closed": ExitCode.NETWORK,
     "malformed-message": ExitCode.PROTOCOL,
     "connect": ExitCode.NETWORK,
+    "handshake-refused": ExitCode.REFUSED,
+    "proxy-refused": ExitCode.NETWORK,
     "obsolete-protocol": ExitCode.PROTOCOL,
     "protocol-violated": ExitCode.PROTOCOL,
     "media": ExitCode.NETWORK,

@@ -17,6 +17,7 @@ from navtalk_asyncio.cli.exit_codes import ExitCode, exit_code
 from navtalk_proto.errors import (
     ConnectFailedError,
     ConnectTimeoutError,
+    HandshakeRefusedError,
     NavTalkError,
     ObsoleteProtocolError,
     ProtocolViolatedError,
@@ -100,16 +101,13 @@ class Observed:
             self.answer = sdp
 
 
-_STATUS: Final = re.compile(r"\b(?:HTTP |status[ =:]*)?([345]\d\d)\b")
+_STATUS: Final = re.compile(r"\b(?:HTTP |status[ =:]*)?([45]\d\d)\b")
 
 _HTTP_HINTS: Final = {
-    "401": (ExitCode.LICENCE, "the server wants another licence: check it"),
-    "403": (ExitCode.REFUSED, "the server, or a proxy on the way, lets this address not in"),
     "404": (
         ExitCode.NETWORK,
         f"there is no session endpoint at this host and path; version 2 is at {DEFAULT_PATH}",
     ),
-    "407": (ExitCode.NETWORK, "the proxy wants a user name: put it into the proxy's URL"),
     "502": (ExitCode.NETWORK, "the gateway is up and the service behind it is not: try later"),
     "503": (ExitCode.REFUSED, "the server is full or in maintenance: try later"),
 }
@@ -119,7 +117,9 @@ def of_websocket(error: NavTalkError | OSError, seconds: float) -> Finding:
     """The upgrade failed."""
     status = _STATUS.search(str(error).rpartition(": ")[2])
     code, hint = ExitCode.NETWORK, "is this a NavTalk server? a web server answers otherwise"
-    if isinstance(error, ConnectTimeoutError):
+    if isinstance(error, HandshakeRefusedError):
+        code, hint = exit_code(error), error.hint
+    elif isinstance(error, ConnectTimeoutError):
         hint = "the server takes the connection and does not answer: is this its port?"
     elif status is not None:
         code, hint = _HTTP_HINTS.get(status[1], (code, hint))
