@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -25,12 +26,20 @@ import navtalk_asyncio
 import navtalk_trio
 from navtalk_asyncio.emulator import emulate
 from navtalk_asyncio.media.aiortc_engine import AiortcEngine
-from navtalk_proto import ClientConfig, Endpoint, NavTalkError, Secret, ServerConfig
+from navtalk_proto import (
+    ClientConfig,
+    ConnectRefusedError,
+    Endpoint,
+    NavTalkError,
+    ReconnectPolicy,
+    Secret,
+    ServerConfig,
+)
 from navtalk_proto.actions import OpenPeer, SetLocal
 from navtalk_proto.config import RECEIVE_MEDIA
 from navtalk_proto.connection import Connection
 from navtalk_proto.engine import EngineCallbacks
-from navtalk_proto.events import MessageReceived
+from navtalk_proto.events import MessageReceived, Reconnected
 from navtalk_proto.limits import Limits
 from navtalk_proto.media import IcePolicy, OpId
 from navtalk_proto.redaction import redact
@@ -39,9 +48,11 @@ from navtalk_proto.wire import codec
 from navtalk_proto.wire.messages import (
     ConnectedFail,
     ConnectedSuccess,
+    ConnectionLimitExceeded,
     IceServer,
     ResponseCreate,
     SessionCreated,
+    SessionUpdate,
     SessionUpdated,
     TranscriptDone,
 )
@@ -248,6 +259,68 @@ def test_connections_that_fail(loop: str, kind: str, licence: Hidden, credential
         everything.check(licence, credential)
 
 
+@pytest.mark.parametrize("loop", PACKAGES)
+@pytest.mark.parametrize("kind", ["comes back", "refused for good"])
+@few
+@given(licence=hidden, credential=hidden)
+def test_a_session_that_reconnects(
+    loop: str, kind: str, licence: Hidden, credential: Hidden
+) -> None:
+    """What is told between two connections, by the next one, and by the end of it all."""
+    package: Any = PACKAGES[loop]
+    visits: list[str] = []
+
+    with Everything() as everything:
+
+        async def handler(session: Any) -> None:
+            visits.append(session.request.license.reveal())
+            everything.show(session, session.request)
+            if len(visits) == 2:
+                full, bad = ConnectionLimitExceeded(message="full"), ConnectedFail(message="bad")
+                await session.send(full if kind == "comes back" else bad)
+                return
+            turn = IceServer(
+                urls=("turn:turn.example.org",), username="u", credential=Secret(credential.text)
+            )
+            success = ConnectedSuccess(session_id=f"s-{len(visits)}", ice_servers=(turn,))
+            for message in (success, SessionCreated(), SessionUpdated()):
+                await session.send(message)
+            async for event in session.events():
+                everything.show(event)
+                updated = isinstance(event, MessageReceived) and isinstance(
+                    event.message, SessionUpdate
+                )
+                if updated and len(visits) == 1:
+                    await session.close(1001, "going away")
+
+        async def main() -> None:
+            policy = ReconnectPolicy(first_delay=0.001, give_up_after=20.0)
+            everything.show(policy)
+            async with package.serve(handler, config=NO_MEDIA) as server:
+                where = Endpoint(base_url=server.url, license=licence.text, name="navtalk.Leo")
+                async with package.connect(
+                    where, media=False, reconnect=policy, observe=everything.show
+                ) as session:
+                    await session.update(instructions="Be brief.")
+                    async for event in session.events():
+                        everything.show(event)
+                        if isinstance(event, Reconnected):
+                            break
+                    everything.show(session, session.counters, session.history, session._pump)
+                    if kind == "comes back":
+                        assert session.id == "s-3"
+                    else:
+                        with pytest.raises(NavTalkError) as caught:
+                            await session.send_text("too late")
+                        everything.show(caught.value)
+                everything.show(session.end)
+
+        run(loop, main)
+        everything.check(licence, credential)
+    assert set(visits) == {licence.text}
+    assert len(visits) == (3 if kind == "comes back" else 2)
+
+
 @few
 @given(credential=hidden)
 def test_what_the_media_libraries_log(credential: Hidden) -> None:
@@ -395,6 +468,64 @@ def test_commands_against_the_emulator(module: str, accepted: bool, tmp_path: An
     for path in tmp_path.iterdir():
         content = path.read_bytes()
         assert not any(half.encode() in content for half in secret.halves)
+
+
+@pytest.mark.parametrize("module", ["navtalk_asyncio", "navtalk_trio"])
+def test_serving(module: str, tmp_path: Any) -> None:
+    """The licences that it lets in, and those that it does not: all are in URLs that it is sent."""
+    known, unknown = (Hidden(" '\"% ", "&=", " \u00e9+#") for _ in range(2))
+    with subprocess.Popen(
+        (
+            sys.executable,
+            "-X",
+            "dev",
+            "-m",
+            module,
+            "serve",
+            "--port",
+            "0",
+            "--license",
+            known.text,
+        ),
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    ) as process:
+        try:
+            assert process.stdout is not None
+            head = ""
+            while "avatar:    " not in head:
+                line = process.stdout.readline()
+                assert line, head
+                head += line
+            url = head.partition("programs:  ")[2].split()[0]
+            avatar = head.partition("avatar:    ")[2].split()[0]
+
+            async def visit(licence: Hidden) -> bool:
+                where = Endpoint(base_url=url, license=licence.text, name=avatar)
+                try:
+                    async with navtalk_asyncio.connect(where, media=False) as session:
+                        await session.send_text("hello", respond=False)
+                except ConnectRefusedError:
+                    return False
+                return True
+
+            async def visits() -> list[bool]:
+                async with asyncio.timeout(PATIENCE):
+                    return [await visit(known), await visit(unknown)]
+
+            assert asyncio.run(visits()) == [True, False]
+            process.send_signal(signal.SIGINT)
+            text = head + process.communicate(timeout=PATIENCE)[0]
+        finally:
+            process.kill()
+    assert process.returncode == 0, text
+    assert "session 1" in text
+    assert not known.found_in(text)
+    assert not unknown.found_in(text)
 
 
 def output_of(
