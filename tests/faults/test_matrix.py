@@ -24,9 +24,10 @@ from navtalk_proto import (
     GpuFullError,
     HumanTurn,
     InsufficientBalanceError,
+    ReconnectPolicy,
     ServerConfig,
 )
-from navtalk_proto.events import CloseCause, UserTurn
+from navtalk_proto.events import CloseCause, Reconnected, UserTurn
 from navtalk_proto.history import Ending, History
 from navtalk_proto.machines.lifecycle import State
 from navtalk_proto.media import MediaKind
@@ -329,6 +330,72 @@ def test_a_server_that_goes_silent_by_name(stage: Any, monkeypatch: pytest.Monke
         )
 
     stage.play(scenario)
+
+
+# ---- it is closing already
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param("silent", marks=pytest.mark.representative("asyncio")),
+        pytest.param("cut", marks=pytest.mark.representative("trio")),
+        "half-open",
+        "killed",
+    ],
+)
+def test_a_fault_while_it_closes(stage: Any, fault: str, own_emulator: Any) -> None:
+    """Leaving returns, at the latest after close_timeout; the end is ours all the same."""
+    stage.emulator = own_emulator
+    limit = 0.5
+
+    async def scenario(stage: Any) -> None:
+        config = ClientConfig(speech_rate=1000.0, close_timeout=limit)
+        cutter = stage.kit.cutter()
+        async with (
+            stage.kit.tcp_proxy("127.0.0.1", own_emulator.port) as proxy,
+            stage.connect(cutter.wrap, url=proxy.url, media=False, config=config) as session,
+        ):
+            await stage.talk(session, "one")
+            # The server's half of the closing handshake does not come: it stays in CLOSING.
+            if fault in ("silent", "cut"):
+                cutter.go_silent()
+            else:
+                proxy.hold()
+            start = time.monotonic()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(session.close)
+                while session.state is State.READY:
+                    await anyio.lowlevel.checkpoint()
+                assert session.state is State.CLOSING
+                if fault == "cut":
+                    cutter.cut()
+                elif fault == "killed":
+                    own_emulator.process.send_signal(signal.SIGKILL)
+                    own_emulator.process.wait()
+                    proxy.release()
+            took = time.monotonic() - start
+            closed = await stage.seen.until("Closed")
+        assert closed.cause is CloseCause.LOCAL
+        assert closed.forced is (fault in ("silent", "half-open"))
+        assert took < limit + PROMPT
+        assert list(session.history) == [QUESTION, ANSWER]
+        stage.tell(
+            f"{CLOSING_FAULTS[fault]}, closing (close_timeout {limit:g} s)",
+            sees="Closed, cause LOCAL" + (", forced" if closed.forced else ""),
+            after=took,
+            kept=WHOLE,
+        )
+
+    stage.play(scenario)
+
+
+CLOSING_FAULTS = {
+    "silent": "silent WebSocket",
+    "cut": "WebSocket cut",
+    "half-open": "half-open TCP",
+    "killed": "server killed",
+}
 
 
 # ---- refusals
@@ -641,6 +708,168 @@ def test_the_voice_falls_silent_by_name(stage: Any) -> None:
             sees="nothing: silence is what a human who listens sends",
             after=took,
             kept="everything; the text is told",
+        )
+
+    stage.play(scenario)
+
+
+# ---- it reconnects
+
+AGAIN = ReconnectPolicy(first_delay=0.2, jitter=lambda: 0.0)
+"""The first attempt begins 0.1 s after the loss."""
+
+BACK = "Reconnecting, then Reconnected: a usable session"
+TWO = UserTurn(text="two", typed=True)
+SECOND_ANSWER = HumanTurn(text="Parrot: two", heard="Parrot: two")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param("drop_ws@2s", marks=pytest.mark.representative("trio")),
+        pytest.param("kill_media@2s", marks=pytest.mark.representative("asyncio")),
+        "half_open@2s",
+        "time_limit=2s",
+        "refuse=gpu_full@2s",
+        "refuse=connection_limit_exceeded@2s",
+        "refuse=backend_error@2s",
+    ],
+)
+def test_a_session_that_reconnects_is_lost(
+    stage: Any, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is back with media, and knows all that was said."""
+    interval = 0.5
+    monkeypatch.setattr("navtalk_asyncio.websocket.KEEPALIVE_SECONDS", interval)
+    monkeypatch.setattr("navtalk_trio.websocket.KEEPALIVE_SECONDS", interval)
+    stage.emulator.fail(fault)
+
+    async def scenario(stage: Any) -> None:
+        config = ClientConfig(speech_rate=1000.0, stall_timeout=0.5, stall_give_up=1.0)
+        async with stage.connect(config=config, reconnect=AGAIN) as session:
+            first = session.id
+            await stage.talk(session, "one")
+            await stage.seen.until("Reconnecting")
+            stage.emulator.fail("")
+            back = await stage.seen.until("Reconnected")
+            took = stage.seen.at("Reconnected") - stage.seen.at("Ready") - 2.0
+            await picture(session)
+            await stage.talk(session, "two")
+            assert session.end is None
+            assert session.id == back.session_id != first
+        assert list(session.history) == [QUESTION, ANSWER, TWO, SECOND_ANSWER]
+        assert stage.seen.names().count("Closed") == 1
+        setting = {"half_open@2s": " (keep-alive 0.5 s)", "kill_media@2s": " (stall_give_up 1 s)"}
+        stage.tell(
+            f"reconnecting: {fault}{setting.get(fault, '')}", sees=BACK, after=took, kept=WHOLE
+        )
+
+    stage.play(scenario)
+
+
+@pytest.mark.representative("trio")
+def test_each_attempt_to_reconnect_meets_another_fault(stage: Any) -> None:
+    stage.emulator.fail("drop_ws@1s")
+
+    async def scenario(stage: Any) -> None:
+        config = ClientConfig(speech_rate=1000.0, welcome_timeout=0.5)
+        async with stage.connect(media=False, config=config, reconnect=AGAIN) as session:
+            await stage.talk(session, "one")
+            for attempt, fault in enumerate(("refuse=gpu_full", "mute", ""), start=1):
+                again = await stage.seen.until("Reconnecting", count=attempt)
+                assert again.attempt == attempt
+                stage.emulator.fail(fault)
+            back = await stage.seen.until("Reconnected")
+            assert back == Reconnected(session_id=session.id, attempts=3)
+            took = stage.seen.at("Reconnected") - stage.seen.at("Ready") - 1.0
+            await stage.talk(session, "two")
+        assert list(session.history) == [QUESTION, ANSWER, TWO, SECOND_ANSWER]
+        stage.tell(
+            "reconnecting: drop_ws@1s, then full, then mute (welcome_timeout 0.5 s)",
+            sees=BACK,
+            after=took,
+            kept=WHOLE,
+        )
+
+    stage.play(scenario)
+
+
+@pytest.mark.parametrize("state", [None, State.OPENING, State.CONFIGURING, State.READY])
+def test_the_next_connection_is_cut_while_it_opens(stage: Any, state: State | None) -> None:
+    async def scenario(stage: Any) -> None:
+        cutters: list[Any] = []
+
+        def wrap(transport: Any) -> Any:
+            cutter = stage.kit.cutter()
+            cutters.append(cutter)
+            if len(cutters) == 2 and state is None:
+                cutter.cut()
+            elif len(cutters) == 2:
+                cutter.at(state)
+            return cutter.wrap(transport)
+
+        async with stage.connect(wrap, reconnect=AGAIN) as session:
+            await stage.talk(session, "one")
+            start = time.monotonic()
+            cutters[0].cut()
+            back = await stage.seen.until("Reconnected")
+            took = time.monotonic() - start
+            assert back.attempts == 2
+            await stage.talk(session, "two")
+        assert list(session.history) == [QUESTION, ANSWER, TWO, SECOND_ANSWER]
+        stage.tell(
+            "reconnecting: WebSocket cut, and cut again before media",
+            sees=BACK,
+            after=took,
+            kept=WHOLE,
+        )
+
+    stage.play(scenario)
+
+
+def test_the_server_is_killed_and_stays_away(stage: Any, own_emulator: Any) -> None:
+    stage.emulator = own_emulator
+
+    async def scenario(stage: Any) -> None:
+        policy = ReconnectPolicy(first_delay=0.2, give_up_after=1.0, jitter=lambda: 0.0)
+        async with stage.connect(media=False, reconnect=policy) as session:
+            await stage.talk(session, "one")
+            start = time.monotonic()
+            own_emulator.process.send_signal(signal.SIGKILL)
+            closed = await stage.seen.until("Closed")
+            took = time.monotonic() - start
+        assert closed.cause is CloseCause.REMOTE
+        assert closed.reason.startswith("gave up after 4 attempts (1.")
+        assert 1.0 <= took < 1.0 + PROMPT
+        assert list(session.history) == [QUESTION, ANSWER]
+        stage.tell(
+            "reconnecting: server killed (give_up_after 1 s)",
+            sees='Closed, cause REMOTE, "gave up after 4 attempts"',
+            after=took,
+            kept=WHOLE,
+        )
+
+    stage.play(scenario)
+
+
+@pytest.mark.parametrize("kind", ["fail", "insufficient_balance"])
+def test_a_refusal_for_good_is_not_reconnected(stage: Any, kind: str) -> None:
+    stage.emulator.fail(f"refuse={kind}@1s")
+
+    async def scenario(stage: Any) -> None:
+        async with stage.connect(media=False, reconnect=AGAIN) as session:
+            await stage.talk(session, "one")
+            closed = await stage.seen.until("Closed")
+        took = stage.seen.at("Closed") - stage.seen.at("Ready") - 1.0
+        assert closed.cause is CloseCause.REFUSED
+        assert "Reconnecting" not in stage.seen.names()
+        assert list(session.history) == [QUESTION, ANSWER]
+        assert took < PROMPT
+        stage.tell(
+            "reconnecting: refused for good",
+            sees="Notice, then Closed, cause REFUSED",
+            after=took,
+            kept=WHOLE,
         )
 
     stage.play(scenario)
