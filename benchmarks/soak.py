@@ -8,7 +8,8 @@ For each loop, a client process and an emulator process of its own. The client c
 closes again and again, a few sessions at a time, chosen by a seeded generator: some talk, with and
 without media, are answered by voice, call a function; others meet a socket that is cut or held, a
 refusal at the door or in mid-session; some are cancelled anywhere, or left by an exception. Then
-one session lasts, with everything read and something said every three seconds.
+one session lasts, with everything read and something said every three seconds; it reconnects, and
+its connection is cut at random, each time some seconds after it was back.
 
 Between the sessions (within the long one: every second) both processes collect garbage, give free
 memory back to the system (malloc_trim) and are measured: resident memory, what malloc has given out
@@ -59,9 +60,15 @@ from navtalk_asyncio.emulator import Emulator, emulate
 from navtalk_asyncio.emulator.emulator import _default_face
 from navtalk_asyncio.emulator.face import MOUTH_LEVELS
 from navtalk_asyncio.testing.tcp_proxy import tcp_proxy as asyncio_proxy
-from navtalk_proto import ClientConfig, Endpoint
-from navtalk_proto.errors import ConnectError, RefusalKind, RefusedError, SessionClosedError
-from navtalk_proto.events import Notice, Refused, ResponseGenerated
+from navtalk_proto import ClientConfig, Endpoint, ReconnectPolicy
+from navtalk_proto.errors import (
+    ConnectError,
+    RefusalKind,
+    RefusedError,
+    SessionClosedError,
+    SessionLostError,
+)
+from navtalk_proto.events import Notice, Reconnected, Reconnecting, Refused, ResponseGenerated
 from navtalk_proto.exception_groups import unwrap
 from navtalk_trio.testing.tcp_proxy import tcp_proxy as trio_proxy
 
@@ -85,6 +92,11 @@ LONG_PART: Final = 0.5
 
 SAY_EVERY: Final = 3.0
 """Seconds between two texts of the long session."""
+
+CUT_AFTER: Final = (3.0, 9.0)
+"""Seconds after which the connection of the long session is cut, at least and at most."""
+
+AGAIN: Final = ReconnectPolicy(first_delay=0.2)
 
 PATIENCE: Final = 30.0
 """Seconds until a session that should have ended is given up, and until a process is killed."""
@@ -342,7 +354,9 @@ async def converse(session: Any, plan: Plan) -> None:
         await see_and_hear(session)
 
 
-def opened(loop: Loop, plan: Plan, url: str | None = None) -> AbstractAsyncContextManager[Any]:
+def opened(
+    loop: Loop, plan: Plan, url: str | None = None, *, reconnect: ReconnectPolicy | None = None
+) -> AbstractAsyncContextManager[Any]:
     """A session by its plan."""
     return loop.connect(
         Endpoint(base_url=url or plan.url, license=plan.license, name=plan.avatar),
@@ -351,6 +365,7 @@ def opened(loop: Loop, plan: Plan, url: str | None = None) -> AbstractAsyncConte
         proxy=None,
         timeout=PATIENCE / 2,
         config=ClientConfig(close_timeout=0.5) if plan.kind == "hold" else None,
+        reconnect=reconnect,
     )
 
 
@@ -447,19 +462,41 @@ def _told(error: Exception) -> str:
 
 
 async def last(loop: Loop, plan: Plan, seconds: float) -> str:
-    """One long session; a line with a sample every second."""
+    """One long session over several connections; a line with a sample every second."""
     counts: Counter[str] = Counter()
+    chance = random.Random(plan.delay)
+    port = int(plan.url.rpartition(":")[2])
+    cuts, whole = 0, True
 
     async def read(name: str, stream: Any) -> None:
-        async for _ in stream:
+        async for item in stream:
             counts[name] += 1
+            if isinstance(item, Reconnecting | Reconnected):
+                counts[type(item).__name__] += 1
 
-    async with opened(loop, plan) as session:
+    async with (
+        loop.proxy("127.0.0.1", port) as proxy,
+        opened(loop, plan, proxy.url, reconnect=AGAIN) as session,
+    ):
 
         async def say() -> None:
             while True:
-                await session.send_text("Tell me more, please.")
+                # One that waits when the connection is cut is told so, and says the next.
+                with suppress(SessionLostError):
+                    await session.send_text("Tell me more, please.")
                 await loop.sleep(SAY_EVERY)
+
+        async def cut() -> None:
+            nonlocal cuts, whole
+            after = min(chance.uniform(*CUT_AFTER), seconds / 3)
+            while True:
+                await loop.sleep(after)
+                cuts, whole = cuts + 1, False
+                proxy.cut()
+                while counts["Reconnected"] < cuts:
+                    await loop.sleep(0.05)
+                whole = True
+                after = chance.uniform(*CUT_AFTER)
 
         reading = [
             lambda: read("pictures", session.video),
@@ -467,14 +504,19 @@ async def last(loop: Loop, plan: Plan, seconds: float) -> str:
             lambda: read("turns", session.turns()),
             lambda: read("events", session.events()),
         ]
-        async with loop.beside(say, *reading):
+        async with loop.beside(say, cut, *reading):
             begin = time.monotonic()
-            while time.monotonic() - begin < seconds:
+            while time.monotonic() - begin < seconds or (
+                not whole and time.monotonic() - begin < seconds + PATIENCE
+            ):
                 await loop.sleep(1.0)
                 tell(at=time.monotonic() - begin, sample=asdict(take_sample(loop.count_tasks())))
         if session.end is not None:
             raise SessionClosedError(f"it ended by itself: {session.end}")
-    return ", ".join(f"{counts[name]} {name}" for name in ("pictures", "sounds", "turns"))
+    if not whole:
+        raise SessionClosedError(f"cut {cuts} times, and not back after the last")
+    read_on = ", ".join(f"{counts[name]} {name}" for name in ("pictures", "sounds", "turns"))
+    return f"{read_on}; {cuts} cuts, {counts['Reconnected']} times back"
 
 
 def tell(**what: Any) -> None:

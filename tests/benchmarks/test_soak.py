@@ -54,6 +54,9 @@ def test_every_session_of_a_short_run_ends_as_planned(loop: str) -> None:
     cycles, outcomes = re.fullmatch(rf"{loop}: (\d+) cycles in \d+ s: (.*)", lines[1]).groups()  # type: ignore[union-attr]
     counted = [int(each.split()[0]) for each in outcomes.split(", ")]
     assert sum(counted) == int(cycles) == 16
+    long = next(line for line in lines if line.startswith(f"{loop}: one session"))
+    # The number of cuts is that of the reconnections, and there was one.
+    assert re.search(r" turns; ([1-9]\d*) cuts, \1 times back$", long), long
     rows = [line.split() for line in lines if line.startswith(("  client", "  server"))]
     names = {(row[0], row[1]) for row in rows}
     assert names == set(
