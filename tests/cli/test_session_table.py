@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 from attrs import evolve
@@ -93,3 +97,30 @@ async def test_what_a_visit_says_of_itself() -> None:
         async for _ in session.video:
             break
         assert visit.status.pictures_out > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.parametrize("package", ["navtalk_asyncio", "navtalk_trio"])
+def test_a_terminal_has_the_table_and_is_given_back(package: str) -> None:
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", package, "serve", "--port", "0"],
+        env={**os.environ, "TERM": "xterm-256color"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    try:
+        seen = b""
+        while b"no session now" not in seen:
+            seen += os.read(ours, 4096)  # EIO where it ended before
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        while b"every session was closed" not in seen:
+            seen += os.read(ours, 4096)
+        assert seen.count(b"\x1b[?25h") == seen.count(b"\x1b[?25l") > 0  # The cursor is back.
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
