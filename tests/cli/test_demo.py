@@ -152,6 +152,10 @@ def test_the_still_shows_the_face_with_its_mouth_open(demo: tuple[Path, Any]) ->
 # ---- the file holds what was sent
 
 
+SILENCE = b"\xfc\xff\xfe"
+"""20 ms of stereo Opus that say no more than that they are silent."""
+
+
 def test_what_is_written_is_what_was_encoded_bit_by_bit(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backend: Callable[..., Any]
 ) -> None:
@@ -180,8 +184,11 @@ def test_what_is_written_is_what_was_encoded_bit_by_bit(
         with av.open(str(answer)) as file:
             stream = file.streams.video[0] if kind == "video" else file.streams.audio[0]
             written = [bytes(packet) for packet in file.demux(stream) if packet.size]
-        assert len(written) > 25
-        # Without a gap, from the first keyframe on, as loopback loses nothing.
+        assert len(written) > 25, kind
+        # Without a gap, from the first keyframe on, as loopback loses nothing. Silence is not
+        # encoded by the emulator, which has a packet of it, and is put in where it stalled.
+        written = [data for data in written if data != SILENCE]
+        encoded = [data for data in encoded if data != SILENCE]
         first = encoded.index(written[0])
         assert encoded[first : first + len(written)] == written
 
