@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from navtalk_proto.errors import MalformedMessageError
 from navtalk_proto.limits import Limits
+from navtalk_proto.wire import sdp
 from navtalk_proto.wire.messages import Answer, IceCandidate, Offer
 from navtalk_proto.wire.sdp import (
     Sdp,
@@ -350,3 +351,49 @@ HOST = "candidate:1666409998 1 udp 2122129151 192.168.1.81 64301 typ host"
 )
 def test_a_candidates_generation(text: str, field: str | None, ufrag: str | None) -> None:
     assert candidate_ufrag(IceCandidate(candidate=text, username_fragment=field)) == ufrag
+
+
+LINES = st.lists(
+    st.sampled_from(
+        [
+            "v=0",
+            "m=audio 9 RTP 0",
+            "a=mid:0",
+            "a=mid:0\r",
+            "a=ice-ufrag:x",
+            "a=ice-pwd:y",
+            "\r",
+            "a=fingerprint:sha-1 AB",
+            "a=sendonly",
+            "a=recvonly",
+            "a=sendrecv",
+            "a=inactive",
+            "a=bundle-only",
+            "a=group:BUNDLE 0 1",
+            "xa=mid:1",
+            "",
+            "a=",
+            "a=rtpmap:96 opus/48000/2",
+        ]
+    ),
+    max_size=8,
+)
+
+
+@given(lines=LINES, ends=st.lists(st.sampled_from(["\n", "\r\n", "\r"]), min_size=8, max_size=8))
+def test_no_line_that_matters_is_passed_over(lines: list[str], ends: list[str]) -> None:
+    text = "v=0\r\n" + "".join(map("".join, zip(lines, ends, strict=False)))
+    names = ("ice-ufrag:", "ice-pwd:", "fingerprint:", "mid:", "bundle-only", "group:BUNDLE ")
+    names += ("sendonly", "recvonly", "sendrecv", "inactive")
+    wanted = ("m=", *(f"a={name}" for name in names))
+    every = text.replace("\r\n", "\n").split("\n")
+    assert [line for line in sdp._lines_that_matter(text) if line.startswith(wanted)] == [
+        line for line in every if line.startswith(wanted)
+    ]
+
+
+@pytest.mark.parametrize(("start", "good"), [("v=0\r\n", True), ("v=0\n", True), ("v=0\r", False)])
+def test_the_first_line_is_a_whole_one(start: str, good: bool) -> None:
+    assert (sdp._VERSION.match(start) is not None) is good
+    assert sdp._VERSION.match("v=0") is not None
+    assert sdp._VERSION.match("v=01\n") is None

@@ -19,6 +19,12 @@ __all__ = ["Sdp", "SdpMedia", "candidate_ufrag", "check_description", "same_tran
 
 _FIELD: Final = "data.sdp.sdp"
 _M_LINE: Final = re.compile(r"([!-~]+) ([0-9]{1,5})(?:/[0-9]+)? [!-~]+(?: |$)")
+_VERSION: Final = re.compile(r"v=0(?:\r?\n|\Z)")
+_MATTERS: Final = re.compile(
+    r"\n(m=[^\n]*|a=(?:ice-|fin|mid|bun|send|recv|ina|group:BUNDLE )[^\n]*)"
+)
+"""Of eighty lines of a browser's description a dozen are about its transport; the others are passed
+over in C."""
 _ICE_TEXT: Final = re.compile(r"[!-~]{1,256}")  # RFC 8839 5.4: at most 256 characters
 _FINGERPRINT: Final = re.compile(r"([!-~]+) ([0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2})++)")
 _DIRECTIONS: Final = frozenset({"sendrecv", "sendonly", "recvonly", "inactive"})
@@ -88,14 +94,13 @@ def check_description(description: Description, limits: Limits) -> Sdp:
     text = description.sdp
     if len(text) > limits.sdp or (not text.isascii() and _utf8_size(text) > limits.sdp):
         raise _malformed(description, f"is larger than {limits.sdp} bytes")
-    lines = text.replace("\r\n", "\n").split("\n")
-    if lines[0] != "v=0":
+    if _VERSION.match(text) is None:
         raise _malformed(description, "does not start with v=0")
 
     session = _Section("", 0)
     sections: list[_Section] = []
     groups: list[list[str]] = []
-    for line in lines:
+    for line in _lines_that_matter(text):
         if line.startswith("m="):
             if len(sections) == limits.m_lines:
                 raise _malformed(description, f"has more than {limits.m_lines} m-lines")
@@ -103,7 +108,7 @@ def check_description(description: Description, limits: Limits) -> Sdp:
             if match is None or int(match[2]) > 65535:
                 raise _malformed(description, f"m-line {len(sections)} is not one")
             sections.append(_Section(match[1], int(match[2])))
-        elif line.startswith("a="):
+        else:
             if not sections and line.startswith("a=group:BUNDLE "):
                 groups.append(line[15:].split())
             elif not _read_attribute(sections[-1] if sections else session, line[2:]):
@@ -119,6 +124,13 @@ def check_description(description: Description, limits: Limits) -> Sdp:
             for index, section in enumerate(sections)
         )
     )
+
+
+def _lines_that_matter(text: str) -> list[str]:
+    """The lines of a description that are read below, with some that only begin like them."""
+    if text.endswith("\r"):
+        text += "\r\n"  # A CR without LF is part of its line, also of the last one.
+    return [line.removesuffix("\r") for line in _MATTERS.findall(text)]
 
 
 def _malformed(description: Description, reason: str) -> MalformedMessageError:
