@@ -146,11 +146,11 @@ class Recording:
         self._transcoder: Transcoder | None = None
         self._end = 0.0
         self.segments: tuple[Segment, ...] = ()
-        self.written = 0
-        self.too_late = 0
-        self.wrong_codec = 0
-        self.silence = 0
-        self.gaps = 0
+        self.written: int = 0
+        self.too_late: int = 0
+        self.wrong_codec: int = 0
+        self.silence: int = 0
+        self.gaps: int = 0
 
     @property
     def source(self) -> Literal["sender-reports", "arrival"]:
