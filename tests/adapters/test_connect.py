@@ -16,6 +16,7 @@ from navtalk_proto import (
     Limits,
     LocalProtocolError,
     MediaError,
+    ProtocolViolatedError,
 )
 from navtalk_proto.events import Closed, ConnectFailed
 from navtalk_proto.media import (
@@ -352,7 +353,8 @@ def test_an_oversized_message_while_opening(kit: Any) -> None:
         far = kit.far()
         await far.transport.send_text(" " * 2000)
         config = ClientConfig(limits=Limits(server_message=1999))
-        _, caught = await kit.refused(far, ConnectFailedError, config=config)
+        _, caught = await kit.refused(far, ProtocolViolatedError, config=config)
+        assert isinstance(caught, ConnectFailedError)
         assert "larger than 1999 bytes" in str(caught)
         assert await far.end() == (1009, "message too big")
 
