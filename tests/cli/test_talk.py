@@ -74,6 +74,30 @@ def test_a_typed_question_is_answered_into_a_file(command_beside: Start, tmp_pat
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_preview_has_an_address_of_this_machine(command_beside: Start) -> None:
+    async def main() -> None:
+        async with (
+            polite() as human,
+            command_beside(
+                "talk", "--text", "How are you?", "-o", "a.webm", "--avatar", "navtalk.Lea",
+                "--url", human.url, "--preview", NAVTALK_LICENSE=LICENCE,
+            ) as process,
+        ):  # fmt: skip
+            code, _, err = await ended(process)
+        assert code == 0, err
+        assert re.search(r"watch at http://127\.0\.0\.1:\d+/[\w-]{22}/", err)
+
+    asyncio.run(main())
+
+
+def test_a_preview_and_an_mp4_do_not_go_together(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAVTALK_LICENSE", LICENCE)
+    assert talk("--text", "Hi", "-o", "a.mp4", "--preview") == 2
+    assert "VP8" in capsys.readouterr().err
+
+
 def test_a_spoken_question_to_an_avatar_id(command_beside: Start, question: Path) -> None:
     async def main() -> None:
         async with (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from PIL.Image import Image
 from navtalk_asyncio.cli.backend import Backend, run_on_loop
 from navtalk_asyncio.cli.exit_codes import ExitCode, exit_code_of_end
 from navtalk_asyncio.cli.output_files import problem_with
+from navtalk_asyncio.cli.preview import PREVIEW_MEDIA, preview
 from navtalk_asyncio.cli.question import Answer, Report, ask, describe
 from navtalk_asyncio.cli.settings import Avatar, AvatarId, Model, Seconds, Settings, Url
 from navtalk_asyncio.cli.terminal import Screen, StepPrinter, error_console
@@ -38,8 +40,9 @@ async def run_talk(
     image: Path | None = None,
     limit: float,
     timeout: float = 30.0,  # noqa: ASYNC109 - passed on to connect(), which names what it waits for
+    show: bool = False,
 ) -> Answer:
-    """Ask one question and write the answer."""
+    """Ask one question and write the answer; `show` it on a page meanwhile."""
     report("connecting", f"opening {endpoint.redacted_url()}")
 
     def observe(event: Event) -> None:
@@ -49,19 +52,24 @@ async def run_talk(
 
     # A proxy leads elsewhere: what is on this machine is not behind it.
     proxy = None if endpoint.is_loopback else True
+    media = PREVIEW_MEDIA if show else recording_media(output)
     async with backend.connect(
-        endpoint, timeout=timeout, proxy=proxy, media=recording_media(output), observe=observe
+        endpoint, timeout=timeout, proxy=proxy, media=media, observe=observe
     ) as session:
         report("connected", f"connected as session {session.id}")
-        answer = await ask(
-            session,
-            report,
-            question=question,
-            text=text,
-            image=image,
-            recording=output,
-            limit=limit,
-        )
+        async with AsyncExitStack() as stack:
+            if show:
+                page = await stack.enter_async_context(preview(session))
+                report("preview", f"watch at {page}")
+            answer = await ask(
+                session,
+                report,
+                question=question,
+                text=text,
+                image=image,
+                recording=output,
+                limit=limit,
+            )
     report("written", f"wrote {output}")
     if still is not None and answer.still is not None:
         picture: Image = answer.still.to_image()  # type: ignore[no-untyped-call]
@@ -131,6 +139,7 @@ def add_talk(app: App, backend: Backend, settings: Settings) -> None:
         model: Model = None,
         limit: Seconds = 60.0,
         timeout: Seconds = 30.0,
+        preview: Annotated[bool, Parameter(negative=())] = False,
         json: Annotated[bool, Parameter(negative=())] = False,
     ) -> int:
         """Ask a digital human one question and write its answer.
@@ -162,6 +171,8 @@ def add_talk(app: App, backend: Backend, settings: Settings) -> None:
             Seconds after which an answer that has not ended is cut off.
         timeout
             Seconds until the session must be usable.
+        preview
+            Show the human on a page of 127.0.0.1, whose address is printed.
         json
             The result as one JSON object.
         """
@@ -173,6 +184,11 @@ def add_talk(app: App, backend: Backend, settings: Settings) -> None:
         if question is None and text is None and image is None:
             return screen.complain(
                 "give an audio file with the question, --text or --image", code=ExitCode.USAGE
+            )
+        if preview and output.suffix == ".mp4":
+            return screen.complain(
+                "--preview shows VP8, which an .mp4 does not hold: write an .mkv or .webm",
+                code=ExitCode.USAGE,
             )
         if problem := problem_with(inputs=(question, image), output=output, still=still):
             return screen.complain(problem, code=ExitCode.USAGE)
@@ -197,6 +213,7 @@ def add_talk(app: App, backend: Backend, settings: Settings) -> None:
                 image=image,
                 limit=limit,
                 timeout=timeout,
+                show=preview,
             ),
             output=output,
             still=still,

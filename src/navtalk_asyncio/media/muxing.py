@@ -12,12 +12,12 @@ import io
 import struct
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import av
 from attrs import define, frozen
 
-__all__ = ["CONTAINERS", "FLUSH_SECONDS", "Container", "PacketFile"]
+__all__ = ["CONTAINERS", "FLUSH_SECONDS", "Container", "PacketFile", "Writable"]
 
 FLUSH_SECONDS: Final = 1.0
 """What a killed process loses at most, and half a second of interleaving."""
@@ -62,6 +62,14 @@ CONTAINERS: Final[Mapping[str, Container]] = {
 players know, and WebM is Matroska without H.264."""
 
 
+class Writable(Protocol):
+    """What is written to as it comes, and not sought in."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take all of it; returns how many bytes that were."""
+        ...
+
+
 @define
 class _Stream:
     stream: Any
@@ -77,7 +85,7 @@ class PacketFile:
     errors. :meth:`close` is to be called in any case.
     """
 
-    def __init__(self, path: str, container: Container) -> None:
+    def __init__(self, path: str | Writable, container: Container) -> None:
         options = {
             **container.options,
             "flush_packets": "1",
