@@ -211,3 +211,30 @@ def test_cancelled_while_it_is_lost(engine: str, where: str) -> None:
     for one in left - threads:
         one.join(PATIENCE)
         assert not one.is_alive(), one.name
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_packets_and_frames_in_step_go_on(engine: str) -> None:
+    """Each new connection's video begins with a keyframe; times go on, counters too."""
+    adapter, options = ENGINES[engine]
+
+    async def main(human: Any) -> None:
+        with anyio.fail_after(PATIENCE):
+            async with adapter.connect(human.endpoint(), reconnect=POLICY, **options) as session:
+                packets, frames = session.packets(), session.av()
+                before = (await anext(frames)).time
+                taken, newest = 0, -1
+                async for packet in packets:
+                    taken += 1
+                    if packet.kind is MediaKind.VIDEO:
+                        if packet.timestamp < newest:
+                            break  # The next connection's: its timestamps begin anew.
+                        newest = packet.timestamp
+                assert packet.keyframe
+                assert packets.counters.taken == taken > 10
+                async for item in frames:
+                    if item.time - before > LIMIT:
+                        break
+
+    with emulator_thread(time_limit=LIMIT) as human:
+        anyio.run(main, human, backend=engine.partition("-")[0])
