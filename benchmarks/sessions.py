@@ -355,31 +355,26 @@ def plot(points: Sequence[Point], file: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (above, below) = plt.subplots(2, 1, figsize=(8, 7), sharex=True, layout="constrained")
+    figure, (above, below) = plt.subplots(2, 1, figsize=(10, 7), sharex=True, layout="constrained")
     for adapter, colour in zip(ADAPTERS, ("tab:blue", "tab:orange"), strict=True):
         own = [point for point in points if point.adapter == adapter]
         if not own:
             continue
         at = [point.sessions for point in own]
-        above.plot(at, [point.cpu for point in own], "o-", color=colour, label=adapter)
+        last = knee(points, adapter)
+        name = f"{adapter}, {last} held"
+        above.plot(at, [point.cpu for point in own], "o-", color=colour, label=name)
+        waited = f"{adapter}, others had the core"
+        above.plot(at, [point.waited for point in own], "x:", color=colour, label=waited)
         below.plot(
             at, [point.delay_p99 for point in own], "o-", color=colour, label=f"{adapter}, p99"
         )
         below.plot(
             at, [point.delay_p50 for point in own], "o:", color=colour, label=f"{adapter}, p50"
         )
-        last = knee(points, adapter)
         for axes in (above, below):
             axes.axvline(last, color=colour, linestyle="--", linewidth=1, alpha=0.6)
-        above.annotate(
-            f"{adapter}: {last} held",
-            (last, 4 if adapter == "asyncio" else 14),
-            color=colour,
-            ha="right",
-            xytext=(-4, 0),
-            textcoords="offset points",
-        )
-    above.set_ylabel("processor time, % of one core")
+    above.set_ylabel("% of one core")
     above.set_ylim(0, 105)
     above.axhline(100, color="grey", linewidth=0.8)
     below.set_ylabel("server to reader, ms")
@@ -388,7 +383,7 @@ def plot(points: Sequence[Point], file: Path) -> None:
     below.set_xlabel(f"signaling-only sessions on one core, {RATE:g} messages a second each")
     for axes in (above, below):
         axes.grid(alpha=0.3)
-        axes.legend(loc="upper left")
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     above.set_title("How many sessions one core holds (dashed: the most that was held)")
     figure.savefig(file, dpi=110)
     plt.close(figure)
