@@ -466,7 +466,7 @@ async def last(loop: Loop, plan: Plan, seconds: float) -> str:
     counts: Counter[str] = Counter()
     chance = random.Random(plan.delay)
     port = int(plan.url.rpartition(":")[2])
-    cuts, whole = 0, True
+    cuts = 0
 
     async def read(name: str, stream: Any) -> None:
         async for item in stream:
@@ -487,16 +487,15 @@ async def last(loop: Loop, plan: Plan, seconds: float) -> str:
                 await loop.sleep(SAY_EVERY)
 
         async def cut() -> None:
-            nonlocal cuts, whole
-            after = min(chance.uniform(*CUT_AFTER), seconds / 3)
-            while True:
-                await loop.sleep(after)
-                cuts, whole = cuts + 1, False
-                proxy.cut()
+            # Half a second after a sample: the server is measured meanwhile, and no sample is of a
+            # moment between two connections.
+            await loop.sleep(0.5)
+            proxy.cut()
+            async with loop.leave_after(PATIENCE):
                 while counts["Reconnected"] < cuts:
                     await loop.sleep(0.05)
-                whole = True
-                after = chance.uniform(*CUT_AFTER)
+            if counts["Reconnected"] < cuts:
+                raise SessionClosedError(f"cut {cuts} times, and not back after the last")
 
         reading = [
             lambda: read("pictures", session.video),
@@ -504,17 +503,19 @@ async def last(loop: Loop, plan: Plan, seconds: float) -> str:
             lambda: read("turns", session.turns()),
             lambda: read("events", session.events()),
         ]
-        async with loop.beside(say, cut, *reading):
+        async with loop.beside(say, *reading):
             begin = time.monotonic()
-            while time.monotonic() - begin < seconds or (
-                not whole and time.monotonic() - begin < seconds + PATIENCE
-            ):
+            left = min(chance.uniform(*CUT_AFTER), seconds / 3)
+            while time.monotonic() - begin < seconds:
                 await loop.sleep(1.0)
                 tell(at=time.monotonic() - begin, sample=asdict(take_sample(loop.count_tasks())))
+                left -= 1.0
+                if left <= 0:
+                    cuts += 1
+                    await cut()
+                    left = chance.uniform(*CUT_AFTER)
         if session.end is not None:
             raise SessionClosedError(f"it ended by itself: {session.end}")
-    if not whole:
-        raise SessionClosedError(f"cut {cuts} times, and not back after the last")
     read_on = ", ".join(f"{counts[name]} {name}" for name in ("pictures", "sounds", "turns"))
     return f"{read_on}; {cuts} cuts, {counts['Reconnected']} times back"
 
