@@ -9,12 +9,14 @@ import asyncio
 import logging
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import pytest
 from aioice.ice import get_host_addresses
+from aiortc import rtcrtpreceiver
 
 from navtalk_asyncio.media import private_names
 from navtalk_proto.actions import (
@@ -587,6 +589,37 @@ async def test_frames_after_the_end_are_none(media: Any) -> None:
     await client.engine.aclose()
     assert await read(early, 1) == []
     assert await read(client.engine.frames(AUDIO), 1) == []
+
+
+async def test_closing_waits_for_a_decoder_beside_the_loop(
+    media: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoding, go_on = threading.Event(), threading.Event()
+    freed: list[bool] = []
+
+    class Stuck:
+        def decode(self, _frame: Any) -> list[Any]:
+            decoding.set()
+            freed.append(go_on.wait(20.0))
+            return []
+
+    monkeypatch.setattr(rtcrtpreceiver, "get_decoder", lambda _codec: Stuck())
+    _, client = await media.call()
+    reader = client.engine.frames(VIDEO)
+    await asyncio.to_thread(decoding.wait)
+    received = list(client.engine._received)
+    closing = client.start(ClosePeer)
+    # What close() does first; a decoder that is joined on the loop would stop the loop after it.
+    await asyncio.wait([track.pump for track in received])
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not closing.done()
+    go_on.set()
+    await closing
+    assert freed == [True]
+    threads = [track.decoder_thread for track in received]
+    assert not any(thread.is_alive() for thread in threads if thread is not None)
+    assert [frame async for frame in reader] == []
 
 
 # ---- without the private parts of aiortc

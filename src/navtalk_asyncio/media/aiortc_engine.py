@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -60,7 +61,7 @@ from navtalk_asyncio.media.picture_clock import PictureClock
 from navtalk_asyncio.media.private_names import works
 from navtalk_asyncio.media.receive_path import BLACKOUT_SECONDS
 from navtalk_asyncio.media.receiver_meter import ReceiverMeter, sent_stats
-from navtalk_asyncio.media.receiver_tap import ReceiverTap, discard_queued_frames
+from navtalk_asyncio.media.receiver_tap import ReceiverTap, discard_queued_frames, join_decoders
 from navtalk_asyncio.media.remote_candidates import RemoteCandidates
 from navtalk_asyncio.media.rtcp_reports import read_reports, send_right_reports
 from navtalk_asyncio.media.sdp_rewrite import (
@@ -550,6 +551,11 @@ class _Received:
     def request_keyframe(self) -> bool:
         return self._tap is not None and self._tap.request_keyframe()
 
+    @property
+    def decoder_thread(self) -> threading.Thread | None:
+        """The thread that nobody has joined yet."""
+        return None if self._tap is None else self._tap.decoder_thread
+
     def count_drop(self) -> None:
         self.counters = evolve(self.counters, frames_dropped=self.counters.frames_dropped + 1)
 
@@ -1033,7 +1039,7 @@ class _Peer:
     async def close(self) -> None:
         """Close the connection and end everything that belongs to it; after begin_close()."""
         async with self.order:
-            # The decoder threads are joined on the loop: let them have nothing left to do.
+            # Let the decoder threads have nothing left to do.
             discard_queued_frames(self.pc)
             for received in self.received:
                 received.pump.cancel()
@@ -1048,6 +1054,7 @@ class _Peer:
                 if rest := {*pumps, *self.candidates.resolving}:
                     await asyncio.wait(rest)
                 await abandoned.end()
+                await join_decoders(received.decoder_thread for received in self.received)
                 for track in self._tracks:
                     track.stop()
 

@@ -142,6 +142,8 @@ def _test_receiving() -> None:
     if not inspect.iscoroutinefunction(receiver._handle_rtp_packet):
         raise TypeError("RTCRtpReceiver._handle_rtp_packet is not a coroutine function")
     inspect.signature(receiver._send_rtcp_pli).bind(1)
+    if receiver._RTCRtpReceiver__decoder_thread is not None:
+        raise TypeError("RTCRtpReceiver.__decoder_thread is not None at first")
 
 
 def _test_resuming() -> None:

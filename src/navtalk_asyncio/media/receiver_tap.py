@@ -6,7 +6,8 @@ Uses private names of aiortc: :func:`navtalk_asyncio.media.private_names.works` 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, cast
 
 from aiortc import RTCPeerConnection, RTCRtpReceiver
@@ -20,7 +21,7 @@ from navtalk_asyncio.media.sender_reports import SenderReports
 from navtalk_asyncio.media.stock_path import StockPath
 from navtalk_proto.media import MediaKind
 
-__all__ = ["ReceiverTap", "discard_queued_frames"]
+__all__ = ["ReceiverTap", "discard_queued_frames", "join_decoders"]
 
 KEYFRAME_INTERVAL: Final = 0.3
 """Seconds between two keyframe requests of ours while pictures cannot be decoded: longer than the
@@ -28,6 +29,16 @@ round trip to the far side of the world, so that none is asked for while one is 
 
 LOSS_INTERVAL: Final = 0.1
 """Seconds between two requests where something was lost: the last one may be answered already."""
+
+
+class _Unjoined:
+    """Stands where aiortc keeps a receiver's decoder thread, which it joins on the loop."""
+
+    def __init__(self, thread: threading.Thread) -> None:
+        self.thread = thread
+
+    def join(self) -> None:
+        """Return at once. The thread has been told to end; :func:`join_decoders` waits for it."""
 
 
 class ReceiverTap:
@@ -61,6 +72,9 @@ class ReceiverTap:
         self._on_frame = on_frame
         self._spawn = spawn
         self._keyframe_asked = float("-inf")
+        self._unjoined = False
+        self.decoder_thread: threading.Thread | None = None
+        """aiortc's, from the first packet on."""
         self._path: ReceivePath | StockPath
         if works("jitter"):
             self._path = ReceivePath(
@@ -118,6 +132,12 @@ class ReceiverTap:
             self.request_keyframe()
 
     async def _handle(self, packet: Any, arrival_time_ms: int) -> None:
+        if not self._unjoined:
+            self._unjoined = True
+            thread = self._receiver._RTCRtpReceiver__decoder_thread
+            if isinstance(thread, threading.Thread):
+                self._receiver._RTCRtpReceiver__decoder_thread = _Unjoined(thread)
+                self.decoder_thread = thread
         self._on_packet(len(packet.payload))
         if isinstance(self._path, ReceivePath):
             self._path.receive(packet, arrival_time_ms)
@@ -159,7 +179,7 @@ class ReceiverTap:
 
 
 def discard_queued_frames(peer: RTCPeerConnection) -> None:
-    """Empty the decoder queues: closing joins the decoder threads on the loop."""
+    """Empty the decoder queues, so that the decoder threads end with the frame they are at."""
     if not works("receiving"):
         return
     for transceiver in peer.getTransceivers():
@@ -167,6 +187,13 @@ def discard_queued_frames(peer: RTCPeerConnection) -> None:
         gate: object = receiver._RTCRtpReceiver__decoder_queue
         if isinstance(gate, DecoderGate):
             gate.discard()
+
+
+async def join_decoders(threads: Iterable[threading.Thread | None]) -> None:
+    """Wait for decoder threads that were told to end, beside the loop: one frame may take long."""
+    for thread in threads:
+        if thread is not None and thread.is_alive():
+            await asyncio.to_thread(thread.join)
 
 
 def is_keyframe(codec: str, data: bytes) -> bool:
