@@ -46,7 +46,6 @@ class DecoderGate:
         if item is None:
             self._ended = True
             self.discard()
-            self._queue.put(None)
         if self._ended:
             return
         keyframe = self._deliver(*item)
@@ -73,13 +72,16 @@ class DecoderGate:
         self._cached_bytes = 0
         while not self._queue.empty():
             self._drop_oldest()
+        if self._ended:
+            self._queue.put(None)  # The thread may not have seen its end yet.
 
     def _drop_oldest(self) -> None:
         try:
-            self._queue.get_nowait()
+            item = self._queue.get_nowait()
         except queue.Empty:
             return  # the decoder thread was quicker
-        self.on_drop()
+        if item is not None:
+            self.on_drop()
 
     def _decode_video(self, item: Any, keyframe: bool) -> None:
         if self._queue.qsize() >= DECODER_BACKLOG[self._kind]:
