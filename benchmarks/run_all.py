@@ -1,4 +1,4 @@
-"""Everything that is measured beside other receivers, in one table.
+"""Everything that has a bar, beside other receivers where there are any, in one table.
 
 Run: ``python benchmarks/run_all.py`` (40 minutes on both loops), ``--quick`` (8 minutes) to see
 that it runs. Needs ``navtalk[all,bench]``, and Chromium for its column. Draws into
@@ -24,12 +24,37 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import bad_network
+import core_speed
 import cpu
 import first_frame
 import memory_unread
+import sessions
 import steady_latency
 from answers import Answer, Bar, Options, machine, missed, progress, table
-from receivers import NAMES, loops, present
+from receivers import NAMES, OURS, loops, present
+
+
+def run_core_speed(options: Options) -> list[Answer]:
+    """The core's cost for each message, as a multiple of its parser's: there is one core, and its
+    figures stand in the first column."""
+    return [
+        Answer(
+            f"core: {row.question}, x {parser}",
+            [{"ours": row.ratio}],
+            () if row.bar is None else (Bar(row.bar),),
+            digits=2,
+        )
+        for parser, rows in core_speed.report(quick=options.quick).items()
+        for row in rows
+    ]
+
+
+def run_sessions(options: Options) -> list[Answer]:
+    """How many signaling-only sessions each adapter holds on a core."""
+    points = sessions.report(quick=options.quick)
+    held = {peer: float(sessions.knee(points, NAMES[peer])) for peer in OURS}
+    return [Answer("signaling-only sessions on a core", [held], digits=0)]
+
 
 FILES: Final[dict[str, Callable[[Options], list[Answer]]]] = {
     "first_frame": first_frame.run,
@@ -37,9 +62,11 @@ FILES: Final[dict[str, Callable[[Options], list[Answer]]]] = {
     "bad_network": bad_network.run,
     "cpu": cpu.run,
     "memory_unread": memory_unread.run,
+    "core_speed": run_core_speed,
+    "sessions": run_sessions,
 }
 
-ONE_LOOP: Final = ("first_frame", "bad_network", "memory_unread")
+ONE_LOOP: Final = ("first_frame", "bad_network", "memory_unread", "core_speed", "sessions")
 """Where the loop makes no difference that is asked about: these run on the first one only."""
 
 PLOTS: Final = Path(__file__).parent / "plots"

@@ -9,11 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import bad_network
+import core_speed
 import cpu
 import first_frame
 import memory_unread
 import pytest
 import run_all
+import sessions
 import steady_latency
 from answers import Answer, Bar, Options
 from attrs import evolve
@@ -88,7 +90,8 @@ def known_receivers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("known_receivers")
 def test_each_file_makes_of_known_sessions_what_follows() -> None:
     options = Options(quick=True, loop="uvloop")
-    found = {answer.question: answer for run in run_all.FILES.values() for answer in run(options)}
+    files = (first_frame, steady_latency, bad_network, cpu, memory_unread)
+    found = {answer.question: answer for file in files for answer in file.run(options)}
 
     def values(question: str) -> list[float]:
         return [found[question].value(peer) for peer in ("ours", "stock")]
@@ -144,6 +147,23 @@ def test_pieces_of_a_run_are_kept_and_put_together(
     printed = capsys.readouterr().out
     assert "steady_latency.py, uvloop, 3 rounds" in printed
     assert "0 of 1 bars met" in printed
+
+
+def test_the_cores_speed_and_its_sessions_are_lines_of_the_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = core_speed.Row(
+        question="small message", ours=6.0, reference=0.75, ratio=8.0, unit="us", bar=8.0
+    )
+    monkeypatch.setattr(core_speed, "report", lambda *, quick: {"orjson": [row]})
+    monkeypatch.setattr(sessions, "report", lambda *, quick: ["points"])
+    monkeypatch.setattr(
+        sessions, "knee", lambda points, adapter: {"asyncio": 900, "trio": 400}[adapter]
+    )
+    (speed,) = run_all.FILES["core_speed"](Options(quick=True))
+    assert [(verdict.adapter, verdict.met) for verdict in speed.verdicts()] == [("ours", True)]
+    (held,) = run_all.FILES["sessions"](Options(quick=True))
+    assert (held.value("ours"), held.value("ours_trio")) == (900, 400)
 
 
 @pytest.mark.usefixtures("known_receivers")
