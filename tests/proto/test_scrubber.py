@@ -165,6 +165,25 @@ def test_half_a_secret_at_the_end_of_what_is_kept_of_an_unknown_message() -> Non
     assert "sk_navtalk" not in action.event.raw + action.event.type
 
 
+def test_a_secret_that_was_heard_in_half() -> None:
+    scrubber = Scrubber([LICENCE])
+    text = f"It is {LICENCE}, I hear."
+    heard = text[: text.index(" secret")]
+    event = ResponseInterrupted(response_id="r", text=text, heard=heard)
+    action = scrubber.action(Emit(event=event), role=Role.CLIENT, limits=LIMITS)
+    assert isinstance(action, Emit)
+    assert isinstance(action.event, ResponseInterrupted)
+    assert "sk_navtalk" not in action.event.heard
+    assert action.event.text.startswith(action.event.heard)
+    assert len(action.event.heard) == len(heard)
+
+
+def test_a_broken_message_that_breaks_elsewhere_without_its_secret_is_left_out() -> None:
+    scrubber = Scrubber(['"secret"-licence'])
+    assert received(scrubber, '{"secret"-licence') is None
+    assert "secret" not in received(scrubber, 'no "secret"-licence')
+
+
 def test_a_message_without_secrets_is_recorded_to_the_letter() -> None:
     scrubber = Scrubber([LICENCE])
     text = ' {"type" : "realtime.session.created", "type":"realtime.session.updated"} '

@@ -130,10 +130,12 @@ _TYPES: Final = tuple(
 
 def _filled(pattern: str, text: str) -> str:
     """The pattern over and over, with as many characters as the text, each as wide in UTF-8."""
-    if text.isascii():
+    if text.isascii() and text.isalnum():
         return (pattern * (len(text) // len(pattern) + 1))[: len(text)]
     return "".join(
-        pattern[at % len(pattern)]
+        char  # Where words end is where the core cuts.
+        if char.isspace()
+        else pattern[at % len(pattern)]
         if char.isascii()
         else char  # A lone surrogate is no character of anybody's, and makes a message broken.
         if "\ud800" <= char <= "\udfff"
@@ -222,9 +224,14 @@ class Scrubber:
     def action(self, action: Action, *, role: Role, limits: Limits) -> Action:
         """An action as it may be recorded, after the input that it follows from."""
         if isinstance(action, SendText):
-            clean = self._wire(action.text, sender=role, limits=limits)
+            clean = self._wire(action.text, sender=role, limits=limits, pad=False)
             assert clean is not None, "what a core sends is not broken"
             return action if clean == action.text else evolve(action, text=clean)
+        if isinstance(action, Emit) and isinstance(action.event, ResponseInterrupted):
+            # What was heard is the beginning of the text; cut, it may end in half a secret.
+            clean_event: ResponseInterrupted = self.value(action.event)
+            heard = clean_event.text[: len(action.event.heard)]
+            return evolve(action, event=evolve(clean_event, heard=heard))
         if isinstance(action, Emit) and isinstance(action.event, UnknownMessage):
             # Its text is the beginning of what was received; cut, it may end in half a secret.
             raw = self._received[1][: limits.unknown_raw]
@@ -318,12 +325,11 @@ class Scrubber:
 
     def _look_for(self, secret: str, token: str) -> None:
         spellings = {secret: token}
-        for spelling in (
-            quote(secret, safe=""),
-            json.dumps(secret)[1:-1],
-            json.dumps(secret, ensure_ascii=False)[1:-1],
-        ):
-            spellings.setdefault(spelling, _filled(token, spelling))
+        # JSON inside of a text is read again, and then the token is as long as its secret.
+        spellings.setdefault(json.dumps(secret)[1:-1], token)
+        spellings.setdefault(json.dumps(secret, ensure_ascii=False)[1:-1], token)
+        quoted = quote(secret, safe="")
+        spellings.setdefault(quoted, _filled(token, quoted))
         found = {**self._spellings, **spellings}
         self._spellings = dict(sorted(found.items(), key=lambda item: -len(item[0])))
 
@@ -335,7 +341,7 @@ class Scrubber:
 
     # ---- the wire
 
-    def _wire(self, text: str, *, sender: Role, limits: Limits) -> str | None:
+    def _wire(self, text: str, *, sender: Role, limits: Limits, pad: bool = True) -> str | None:
         """A message's text as it may be recorded; None: it may not."""
         value: Any = None
         longest = limits.server_message if sender is Role.SERVER else limits.client_message
@@ -346,9 +352,14 @@ class Scrubber:
             value = loads(text if len(text) <= longest else "", limits.values)
         except MalformedMessageError:
             clean = self._broken_json(text)
+            if clean != text and _wrong(clean, sender, limits) != _wrong(text, sender, limits):
+                return None
         else:
             scrubbed = self._json(value)
-            clean = text if scrubbed == value else _as_long(dumps(scrubbed), text)
+            clean = text
+            if scrubbed != value:
+                # As long as it was, where it was received; what we send is written by our codec.
+                clean = _as_long(dumps(scrubbed), text) if pad else dumps(scrubbed)
         if not self.omits:
             return clean
         try:
@@ -372,7 +383,10 @@ class Scrubber:
             for found in _CREDENTIAL_TEXT.finditer(text):
                 token = self._token(found[1])
                 text = f"{text[: found.start(1)]}{token}{text[found.end(1) :]}"
-        return self._secretless(text)
+        for spelling, token in self._spellings.items():
+            # As long as it was: an error says at which character.
+            text = text.replace(spelling, _filled(token, spelling))
+        return text
 
     def _unknown(self, value: Any) -> str:
         return dumps(_walk(value, lambda text, key: text if key in ("", "type") else mask(text)))
@@ -390,16 +404,17 @@ class Scrubber:
         else:
             kept = ("", *_UNSPOKEN_KEYS)
             masked = dumps(_walk(value, lambda text, key: text if key in kept else mask(text)))
-        try:
-            codec.decode(masked, sender=sender, limits=limits)
-        except MalformedMessageError as other:
-            same = (other.reason, other.type, other.field) == (
-                error.reason,
-                error.type,
-                error.field,
-            )
-            return masked if same else None
-        return None
+        wrong = (error.reason, error.type, error.field)
+        return masked if _wrong(masked, sender, limits) == wrong else None
+
+
+def _wrong(text: str, sender: Role, limits: Limits) -> tuple[str, str | None, str | None] | None:
+    """What a core tells of a broken message; None: it is not broken."""
+    try:
+        codec.decode(text, sender=sender, limits=limits)
+    except MalformedMessageError as error:
+        return error.reason, error.type, error.field
+    return None
 
 
 def _as_long(text: str, original: str) -> str:
