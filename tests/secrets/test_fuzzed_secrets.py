@@ -4,6 +4,7 @@ reprs, tracebacks, logs of every library at every level, events, counters, histo
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import secrets
@@ -24,6 +25,8 @@ from hypothesis import strategies as st
 
 import navtalk_asyncio
 import navtalk_trio
+from navtalk_asyncio.cli.timeline import timeline, timeline_page
+from navtalk_asyncio.cli.trace_rows import rows
 from navtalk_asyncio.emulator import emulate
 from navtalk_asyncio.media.aiortc_engine import AiortcEngine
 from navtalk_proto import (
@@ -40,10 +43,22 @@ from navtalk_proto.config import RECEIVE_MEDIA
 from navtalk_proto.connection import Connection
 from navtalk_proto.engine import EngineCallbacks
 from navtalk_proto.events import MessageReceived, Reconnected
+from navtalk_proto.inputs import (
+    Input,
+    IntentGiven,
+    MediaFailed,
+    TextReceived,
+    TransportClosed,
+    TransportOpened,
+)
+from navtalk_proto.intents import SayText
 from navtalk_proto.limits import Limits
 from navtalk_proto.media import IcePolicy, OpId
 from navtalk_proto.redaction import redact
 from navtalk_proto.roles import Role
+from navtalk_proto.tracing.recorder import Recorder
+from navtalk_proto.tracing.replayer import read, replay
+from navtalk_proto.tracing.scrubber import Scrubber
 from navtalk_proto.wire import codec
 from navtalk_proto.wire.messages import (
     ConnectedFail,
@@ -540,3 +555,38 @@ def output_of(
         check=False,
     )
     return done.returncode, (done.stdout + done.stderr).decode("utf-8", "replace")
+
+
+@settings(max_examples=50, deadline=None)
+@given(licence=hidden, user=hidden, credential=hidden)
+def test_a_trace_and_what_it_is_shown_as(licence: Hidden, user: Hidden, credential: Hidden) -> None:
+    lines: list[str] = []
+    recorder = Recorder(lines.append, Scrubber([licence.text]), started="", versions={})
+    core = Connection(Role.CLIENT, ClientConfig(), now=0.0)
+    recording = recorder.connection(core, now=0.0, complete=True)
+    server = IceServer(
+        urls=("turn:turn.example.org",), username=user.text, credential=Secret(credential.text)
+    )
+    success = ConnectedSuccess(session_id="s-1", ice_servers=(server,))
+    quoting = f"{licence.text} {user.text} {quote(credential.text, safe='')} {credential.text}"
+    given_in_order: tuple[Input, ...] = (
+        TransportOpened(),
+        TextReceived(text=codec.encode(success)),
+        TextReceived(text=codec.encode(SessionCreated(data={"credential": credential.text}))),
+        TextReceived(text=codec.encode(SessionUpdated())),
+        TextReceived(text=codec.encode(TranscriptDone(response_id="r", content=quoting))),
+        TextReceived(text=json.dumps({"type": "what", "told": quoting})),
+        TextReceived(text=f"{{ {json.dumps(quoting)} is no JSON, {quoting}"),
+        IntentGiven(intent=SayText(text=quoting)),
+        MediaFailed(op=OpId(1), reason=quoting),
+        TransportClosed(code=1008, reason=quoting),
+    )
+    for number, given_now in enumerate(given_in_order):
+        now = float(number)
+        given_now.give(core, now=now)
+        recording.happened(given_now, core.actions(), now=now, raised=None)
+    records = list(read(lines))
+    shown = [*lines, *map(repr, rows(records)), timeline_page(timeline(records), title="call")]
+    for one in (licence, user, credential):
+        assert not any(one.found_in(text) for text in shown)
+    assert replay(lines).divergence is None

@@ -13,11 +13,13 @@ from navtalk_asyncio.cli.demo import add_demo
 from navtalk_asyncio.cli.doctor import add_doctor
 from navtalk_asyncio.cli.exit_codes import ExitCode
 from navtalk_asyncio.cli.record import add_record
+from navtalk_asyncio.cli.replay import add_replay
 from navtalk_asyncio.cli.serve import add_serve
 from navtalk_asyncio.cli.settings import Settings, SettingsError
 from navtalk_asyncio.cli.talk import add_talk
 from navtalk_asyncio.cli.terminal import Screen, error_console
 from navtalk_asyncio.cli.tools import add_tools
+from navtalk_asyncio.cli.trace_command import add_trace
 
 __all__ = ["build", "run"]
 
@@ -65,4 +67,6 @@ def build(backend: Backend, settings: Settings) -> App:
     add_record(app, backend, settings)
     add_avatars(app, backend, settings)
     add_tools(app)
+    add_trace(app)
+    add_replay(app)
     return app

@@ -33,6 +33,7 @@ async def run_demo(
     question: Path | None,
     text: str | None,
     limit: float,
+    trace: Path | None = None,
 ) -> Answer:
     """Start the emulator, ask it one question over real sockets, write the answer."""
     report("starting", "drawing a digital human")
@@ -47,6 +48,7 @@ async def run_demo(
             question=question,
             text=text,
             limit=limit,
+            trace=trace,
         )
 
 
@@ -61,6 +63,7 @@ def add_demo(app: App, backend: Backend) -> None:
         question: Path | None = None,
         text: str | None = None,
         limit: Seconds = 60.0,
+        trace: Path | None = None,
         json: Annotated[bool, Parameter(negative=())] = False,
     ) -> int:
         """Talk to the built-in digital human: no account, no network.
@@ -79,6 +82,8 @@ def add_demo(app: App, backend: Backend) -> None:
             Type this instead of speaking.
         limit
             Seconds after which an answer that has not ended is cut off.
+        trace
+            Write what happens to this file, for navtalk trace and navtalk replay.
         json
             The result as one JSON object.
         """
@@ -99,6 +104,7 @@ def add_demo(app: App, backend: Backend) -> None:
                     question=spoken,
                     text=text,
                     limit=limit,
+                    trace=trace,
                 ),
                 output=output,
                 still=still,

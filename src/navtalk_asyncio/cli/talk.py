@@ -41,6 +41,7 @@ async def run_talk(
     limit: float,
     timeout: float = 30.0,  # noqa: ASYNC109 - passed on to connect(), which names what it waits for
     show: bool = False,
+    trace: Path | None = None,
 ) -> Answer:
     """Ask one question and write the answer; `show` it on a page meanwhile."""
     report("connecting", f"opening {endpoint.redacted_url()}")
@@ -54,7 +55,12 @@ async def run_talk(
     proxy = None if endpoint.is_loopback else True
     media = PREVIEW_MEDIA if show else recording_media(output)
     async with backend.connect(
-        endpoint, timeout=timeout, proxy=proxy, media=media, observe=observe
+        endpoint,
+        timeout=timeout,
+        proxy=proxy,
+        media=media,
+        observe=observe,
+        trace=trace,
     ) as session:
         report("connected", f"connected as session {session.id}")
         async with AsyncExitStack() as stack:
@@ -140,6 +146,7 @@ def add_talk(app: App, backend: Backend, settings: Settings) -> None:
         limit: Seconds = 60.0,
         timeout: Seconds = 30.0,
         preview: Annotated[bool, Parameter(negative=())] = False,
+        trace: Path | None = None,
         json: Annotated[bool, Parameter(negative=())] = False,
     ) -> int:
         """Ask a digital human one question and write its answer.
@@ -173,6 +180,8 @@ def add_talk(app: App, backend: Backend, settings: Settings) -> None:
             Seconds until the session must be usable.
         preview
             Show the human on a page of 127.0.0.1, whose address is printed.
+        trace
+            Write what happens to this file, for navtalk trace and navtalk replay.
         json
             The result as one JSON object.
         """
@@ -214,6 +223,7 @@ def add_talk(app: App, backend: Backend, settings: Settings) -> None:
                 limit=limit,
                 timeout=timeout,
                 show=preview,
+                trace=trace,
             ),
             output=output,
             still=still,
