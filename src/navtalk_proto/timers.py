@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 
+from navtalk_proto.identity_hash import identity_hash
+
 __all__ = ["Timer", "Timers"]
 
 
+@identity_hash
 class Timer(Enum):
     """Every deadline a connection can have. The order is the order in which ties fire."""
-
-    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, at every look into a table
 
     CLOSE = "close"
     """CLOSING began: the transport has this long to report that it closed."""

@@ -57,10 +57,13 @@ class PlainPacket:
         value: bytes,
         extensions_map: Any,
     ) -> None:
-        _, second, self.sequence_number, self.timestamp, self.ssrc = header
-        self.marker = second >> 7
-        self.payload_type = second & 0x7F
-        self.payload = payload
+        second = header[1]
+        self.sequence_number: int = header[2]
+        self.timestamp: int = header[3]
+        self.ssrc: int = header[4]
+        self.marker: int = second >> 7
+        self.payload_type: int = second & 0x7F
+        self.payload: bytes = payload
         self._profile = profile
         self._value = value
         self._map = extensions_map

@@ -133,7 +133,7 @@ class VideoJitterBuffer:
     """
 
     def __init__(self, *, wait: float = PICTURE_WAIT) -> None:
-        self.counters = BufferCounters()
+        self.counters: BufferCounters = BufferCounters()
         self._wait = wait
         self._sequence = _Sequence()
         self._packets: dict[int, _Packet] = {}
@@ -335,7 +335,7 @@ class AudioJitterBuffer:
     """
 
     def __init__(self) -> None:
-        self.counters = BufferCounters()
+        self.counters: BufferCounters = BufferCounters()
         self._sequence = _Sequence()
         self._packets: dict[int, CompleteFrame] = {}
         self._next: int | None = None

@@ -46,7 +46,7 @@ class NackSchedule:
         self._highest: int | None = None
         self._missing: dict[int, _Missing] = {}
         self._trip: float | None = None
-        self.requests = 0
+        self.requests: int = 0
         """Sequence numbers asked for, counted each time."""
 
     @property

@@ -53,6 +53,7 @@ from navtalk_proto.events import (
     UserSpeaking,
     UserTurn,
 )
+from navtalk_proto.identity_hash import identity_hash
 from navtalk_proto.limits import Limits
 from navtalk_proto.timers import Timer, Timers
 from navtalk_proto.wire.messages import (
@@ -115,10 +116,9 @@ LATE_KEPT: Final = 64
 """Ended responses whose ids are remembered, so that what is late does not begin them again."""
 
 
+@identity_hash
 class State(Enum):
     """Where a response is."""
-
-    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, at every look into a table
 
     REQUESTED = "requested"
     """Asked for; the server has not begun."""
@@ -140,10 +140,9 @@ class State(Enum):
         return self in (State.DONE, State.INTERRUPTED, State.FAILED)
 
 
+@identity_hash
 class Input(Enum):
     """What can happen to a response. ``S_``: the server sends, ``C_``: we send."""
-
-    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, at every look into a table
 
     S_DELTA = "transcript.delta"
     S_TEXT = "transcript.done"

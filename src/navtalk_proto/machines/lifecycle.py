@@ -40,6 +40,7 @@ from typing import Final
 
 from attrs import frozen
 
+from navtalk_proto.identity_hash import identity_hash
 from navtalk_proto.timers import Timer
 
 __all__ = [
@@ -55,10 +56,9 @@ __all__ = [
 ]
 
 
+@identity_hash
 class State(Enum):
     """Where a session is."""
-
-    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, at every look into a table
 
     IDLE = "idle"
     """The transport is not open yet."""
@@ -75,10 +75,9 @@ class State(Enum):
     CLOSED = "closed"
 
 
+@identity_hash
 class Input(Enum):
     """What can happen to a session. ``S_``: the server sends; ``C_``: the client sends."""
-
-    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, at every look into a table
 
     OPENED = "transport opened"
     LOST = "transport closed"

@@ -73,6 +73,7 @@ from navtalk_proto.events import (
     OfferIgnored,
 )
 from navtalk_proto.ice import IceServerRule
+from navtalk_proto.identity_hash import identity_hash
 from navtalk_proto.limits import Limits
 from navtalk_proto.media import Capabilities, Direction, IcePolicy, MediaLine, OpId
 from navtalk_proto.timers import Timer, Timers
@@ -91,10 +92,9 @@ __all__ = [
 ]
 
 
+@identity_hash
 class State(Enum):
     """Where the negotiation is."""
-
-    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, at every look into a table
 
     OFF = "off"
     """No media on this connection: offers and candidates are told, not applied."""
@@ -117,10 +117,9 @@ class State(Enum):
     CLOSED = "closed"
 
 
+@identity_hash
 class Input(Enum):
     """What can happen to a negotiation."""
-
-    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, at every look into a table
 
     WISH = "wish"
     REMOTE_OFFER = "remote offer"
@@ -133,10 +132,9 @@ class Input(Enum):
     CLOSE = "close"
 
 
+@identity_hash
 class Effect(Enum):
     """What an edge does. Each is a method of :class:`Negotiation`."""
-
-    __hash__ = object.__hash__  # Enum's own hashes the name, in Python, at every look into a table
 
     OPEN_FOR_WISH = "remember the wish, open a peer"
     OPEN_FOR_OFFER = "park the offer, open a peer"
