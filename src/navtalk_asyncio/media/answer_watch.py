@@ -25,6 +25,10 @@ came."""
 GRID: Final = 32
 """Samples of brightness in each direction of a picture."""
 
+IDLE_LISTEN: Final = 5
+"""Of so many packets one is decoded while nobody waits: a tenth of a second is soon enough to learn
+that a human is silent, and each packet costs a tenth of a millisecond on the loop."""
+
 IDLE_SECONDS: Final = 0.4
 """Silence after which the pictures are those of a human that does not speak: the mouth has shut."""
 
@@ -40,6 +44,8 @@ class AnswerWatch:
         self._decoder: Any = None
         self._audible = float("-inf")
         self._heard = float("-inf")
+        self._passed = 0
+        """Packets since the last one that was decoded."""
 
     def wait(self, told: AnswerTold | None) -> None:
         """From now on for `told`; None: nobody waits."""
@@ -50,6 +56,10 @@ class AnswerWatch:
         """An Opus packet; to be given while somebody waits, or reads the pictures."""
         if frame.codec.lower() != "opus":
             return
+        self._passed += 1
+        if self.told is None and self._passed < IDLE_LISTEN:
+            return
+        self._passed = 0
         if self._decoder is None:
             self._decoder = av.CodecContext.create("libopus", "r")
             self._decoder.format = "s16"
