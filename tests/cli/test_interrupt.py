@@ -39,6 +39,7 @@ STEPS = (
     "silence",
     "understood",
     "transcript",
+    "says",
     "voice",
     "answered",
     "closed",
