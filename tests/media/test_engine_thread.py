@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import trio
 
-from navtalk_asyncio.media import engine_thread, recorder
+from navtalk_asyncio.media import engine_thread
 from navtalk_asyncio.media.engine_thread import EngineThread
 from navtalk_asyncio.media.recorder import RecordingError
+from navtalk_asyncio.media.recording import Recording
 from navtalk_asyncio.thread_engine import ThreadEngine as OnAsyncio
 from navtalk_proto.actions import MediaCommand
 from navtalk_proto.engine import EngineCallbacks, TrackCounters
@@ -132,8 +133,21 @@ class StillEngine:
     def counters(self) -> Mapping[str, TrackCounters]:
         return {}
 
-    def add_encoded_sink(self, kind: MediaKind, sink: Any) -> Callable[[], None]:
+    def add_encoded_sink(
+        self, kind: MediaKind, sink: Any, on_end: Callable[[], None] | None = None
+    ) -> Callable[[], None]:
         return lambda: None
+
+    def add_decoded_sink(
+        self, kind: MediaKind, sink: Any, on_end: Callable[[], None]
+    ) -> Callable[[], None]:
+        return lambda: None
+
+    def codec(self, kind: MediaKind) -> str | None:
+        return None
+
+    def timing(self, kind: MediaKind) -> None:
+        return None
 
     def request_keyframe(self) -> bool:
         return True
@@ -192,13 +206,13 @@ class Body:
 
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    close = recorder._File.close
+    close = Recording.close
 
-    def closed(file: Any) -> None:
-        close(file)
+    def closed(recording: Recording) -> None:
+        close(recording)
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(recorder._File, "close", closed)
+    monkeypatch.setattr(Recording, "close", closed)
 
 
 @pytest.mark.usefixtures("full_disk")
