@@ -9,14 +9,13 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-import av
 import pytest
 from aioice import ice
 from aiortc import RTCRtpSender
 
 from navtalk_asyncio import ClientSession, connect
 from navtalk_asyncio.emulator import emulate
-from navtalk_asyncio.emulator.face import Face
+from navtalk_asyncio.emulator.tracks import FaceTrack
 from navtalk_asyncio.media.aiortc_internals import ice_connections
 from navtalk_asyncio.media.interface import EncodedFrame
 from navtalk_asyncio.testing.cutter import through
@@ -241,13 +240,14 @@ def test_the_age_of_consent_tells_a_sender_that_is_silent_from_a_dead_path(
 
 
 def test_a_frozen_picture_is_told_and_a_moving_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    frozen = asyncio.Event()
-    draw = Face.draw
+    faces: list[FaceTrack] = []
+    begin = FaceTrack.__init__
 
-    def freezing(face: Face, t: float, mouth: float) -> av.VideoFrame:
-        return draw(face, 0.0 if frozen.is_set() else t, mouth)
+    def noted(face: FaceTrack, *arguments: Any, **options: Any) -> None:
+        begin(face, *arguments, **options)
+        faces.append(face)
 
-    monkeypatch.setattr(Face, "draw", freezing)
+    monkeypatch.setattr(FaceTrack, "__init__", noted)
 
     async def scenario(call: Call) -> None:
         async def look() -> None:
@@ -258,12 +258,12 @@ def test_a_frozen_picture_is_told_and_a_moving_one_too(monkeypatch: pytest.Monke
             looking = group.create_task(look())
             await call.pictures(40)
             assert not call.events(PictureFrozen)
-            frozen.set()
+            faces[0].frozen = True
             started = now()
             at, told = await call.event(PictureFrozen)
             assert 1.0 <= told.frozen_for < 2.0
             assert at - started < 4.0
-            frozen.clear()
+            faces[0].frozen = False
             _, again = await call.event(PictureResumed)
             assert again.after >= told.frozen_for
             looking.cancel()

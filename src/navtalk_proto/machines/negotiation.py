@@ -41,11 +41,10 @@ finish; ``_dead`` remembers it until the machine settles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
-from itertools import count
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import define, field, frozen
 
@@ -390,8 +389,8 @@ class Negotiation:
         self._limits = limits
         self._answer_timeout = answer_timeout
         self._timers = timers
-        self._ops: Iterator[Any] = count(1)
-        """Operation ids. An OpId is an int; NewType's call would cost as much as counting."""
+        self._last_op: int = 0
+        """The newest operation's id."""
         self._op: OpId | None = None
         self._closing: OpId | None = None
         self._adding: dict[OpId, IceCandidate] = {}
@@ -815,8 +814,8 @@ class Negotiation:
         self.out.append(Emit(event=event))
 
     def _next_op(self) -> OpId:
-        op: OpId = next(self._ops)
-        return op
+        self._last_op += 1
+        return OpId(self._last_op)
 
     def _start(self) -> OpId:
         assert self._op is None, "one description operation at a time"
@@ -941,7 +940,7 @@ class Negotiation:
 
     def _add(self, candidate: IceCandidate) -> None:
         if len(self._adding) < self._limits.candidates:
-            op: OpId = next(self._ops)
+            op = self._next_op()
             self._adding[op] = candidate
             self.out.append(_add_candidate(op, candidate))
         else:
