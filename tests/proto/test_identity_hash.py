@@ -25,3 +25,11 @@ def test_members_are_keys() -> None:
 def test_copies_are_the_member() -> None:
     assert copy.deepcopy(Colour.RED) is Colour.RED
     assert pickle.loads(pickle.dumps(Colour.BLUE)) is Colour.BLUE
+
+
+def test_the_class_is_the_same() -> None:
+    class Plain(Enum):
+        ONE = 1
+
+    assert identity_hash(Plain) is Plain
+    assert {Plain.ONE: "one"}[Plain(1)] == "one"
