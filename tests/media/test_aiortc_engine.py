@@ -164,6 +164,25 @@ async def test_decoding_starts_with_the_first_reader_and_stops_with_the_last(med
     assert later.frames_decoded == settled.frames_decoded > 0
 
 
+async def test_a_first_reader_gets_what_came_before_it_without_another_frame(media: Any) -> None:
+    class Once(media.track):  # type: ignore[misc,name-defined]
+        async def recv(self) -> Any:
+            if self.sent:
+                await asyncio.Event().wait()
+            return await super().recv()
+
+    server = media.driver(tracks=[Once(media.vp8), Once(media.opus)])
+    client = media.driver()
+    await server.open(media.send)
+    await client.open(media.receive)
+    keyframe = asyncio.Event()
+    client.engine.add_encoded_sink(VIDEO, lambda _frame: keyframe.set())
+    await media.connect(server, client)
+    async with asyncio.timeout(20):
+        await keyframe.wait()
+    assert len(await read(client.engine.frames(VIDEO), 1)) == 1
+
+
 def _grown(driver: Any, kind: MediaKind, packets: int) -> Callable[[Any], bool]:
     start = first(driver, kind).packets
     return lambda counters: counters.packets >= start + packets

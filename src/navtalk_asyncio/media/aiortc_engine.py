@@ -243,6 +243,7 @@ class AiortcEngine:
         if self._closing is not None:
             reader.close()
         self._readers[kind].add(reader)
+        self._begin_decoding(kind)
         return reader
 
     def add_encoded_sink(
@@ -279,6 +280,7 @@ class AiortcEngine:
             return reader.remove
         readers = self._readers[kind]
         readers.add(reader)
+        self._begin_decoding(kind)
 
         def remove() -> None:
             reader.remove()
@@ -473,6 +475,11 @@ class AiortcEngine:
     def _watched(self, kind: MediaKind) -> bool:
         return any(not reader.closed for reader in self._readers[kind])
 
+    def _begin_decoding(self, kind: MediaKind) -> None:
+        received = self._first(kind)
+        if received is not None:
+            received.begin_decoding()
+
     def _decoded(self, received: _Received, frame: Any) -> None:
         if self._first(received.kind) is received:
             if received.kind is MediaKind.VIDEO:
@@ -549,6 +556,10 @@ class _Received:
             read_reports(receiver, self.reports)
         self.meter = ReceiverMeter(receiver, self._tap, kind=self.kind, now=engine._loop.time)
         self.pump = engine._own(self._pump(track))
+
+    def begin_decoding(self) -> None:
+        if self._tap is not None:
+            self._tap.begin_decoding()
 
     def request_keyframe(self) -> bool:
         return self._tap is not None and self._tap.request_keyframe()

@@ -20,18 +20,27 @@ KEYFRAME_CACHE_BYTES: Final = 2 * 1024 * 1024
 """What is kept of the running group of pictures while nobody reads, so that a first reader need
 not wait for a keyframe: senders of prepared clips ignore keyframe requests."""
 
+SOUND_CACHE_SECONDS: Final = 0.04
+"""How old the newest sound may be that a first reader gets at once: two packets of 20 ms. Where no
+packet came since, the sound has stopped."""
+
 
 class DecoderGate:
     """Stands where a receiver's decoder queue stood: sees every encoded frame, lets through to the
     decoder thread what somebody wants decoded, and never holds more than a second."""
 
-    def __init__(self, kind: MediaKind, deliver: Callable[[Any, Any], bool]) -> None:
+    def __init__(
+        self, kind: MediaKind, deliver: Callable[[Any, Any], bool], now: Callable[[], float]
+    ) -> None:
         self._kind = kind
         self._deliver = deliver
+        self._now = now
         self._queue: queue.Queue[Any] = queue.Queue()
         self._synced = kind is MediaKind.AUDIO
         self._cache: deque[Any] = deque()
         self._cached_bytes = 0
+        self._cached_at = 0.0
+        """When the newest of the cache came."""
         self._ended = False
         self.wanted: Callable[[], bool] = lambda: False
         self.on_drop: Callable[[], None] = lambda: None
@@ -53,23 +62,37 @@ class DecoderGate:
             self._synced = self._kind is MediaKind.AUDIO
             self._remember(item, keyframe)
         elif self._kind is MediaKind.AUDIO:
+            self._forget()
             if self._queue.qsize() >= DECODER_BACKLOG[self._kind]:
                 self._drop_oldest()
             self._queue.put(item)
         else:
             self._decode_video(item, keyframe)
 
+    def begin(self) -> None:
+        """Somebody begins to read: what is kept is decoded now, and not with the next frame."""
+        if self._ended or not self.wanted():
+            return
+        if self._kind is MediaKind.AUDIO:
+            if self._cache and self._now() - self._cached_at <= SOUND_CACHE_SECONDS:
+                self._queue.put(self._cache[-1])
+        elif self._cache:
+            for item in self._cache:
+                self._queue.put(item)
+            self._synced = True
+        elif not self._synced:
+            self.need_keyframe()
+        self._forget()
+
     def lost(self) -> None:
         """What follows refers to frames that never came: pictures wait for a keyframe."""
         if self._kind is MediaKind.VIDEO:
             self._synced = False
-            self._cache.clear()
-            self._cached_bytes = 0
+            self._forget()
 
     def discard(self) -> None:
         """Forget what the decoder has not taken, so that joining its thread takes one frame."""
-        self._cache.clear()
-        self._cached_bytes = 0
+        self._forget()
         while not self._queue.empty():
             self._drop_oldest()
         if self._ended:
@@ -100,20 +123,20 @@ class DecoderGate:
         else:
             self.on_drop()
             self.need_keyframe()
-        self._cache.clear()
-        self._cached_bytes = 0
+        self._forget()
 
     def _remember(self, item: Any, keyframe: bool) -> None:
-        if self._kind is MediaKind.AUDIO:
-            return
         size = len(item[1].data)
-        if keyframe:
-            self._cache.clear()
-            self._cached_bytes = 0
+        if keyframe:  # As every packet of sound is.
+            self._forget()
         elif not self._cache:
             return
         self._cache.append(item)
         self._cached_bytes += size
+        self._cached_at = self._now()
         if len(self._cache) > KEYFRAME_CACHE_FRAMES or self._cached_bytes > KEYFRAME_CACHE_BYTES:
-            self._cache.clear()
-            self._cached_bytes = 0
+            self._forget()
+
+    def _forget(self) -> None:
+        self._cache.clear()
+        self._cached_bytes = 0

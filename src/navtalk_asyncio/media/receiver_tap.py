@@ -87,7 +87,7 @@ class ReceiverTap:
             )
         else:
             self._path = StockPath(receiver, kind=kind, now=loop.time, on_loss=self._lost)
-        self._gate = DecoderGate(kind, self._deliver)
+        self._gate = DecoderGate(kind, self._deliver, loop.time)
         self._gate.wanted = wanted
         self._gate.on_drop = on_drop
         self._gate.need_keyframe = self._ask_again
@@ -101,6 +101,10 @@ class ReceiverTap:
         self._keyframe_asked = self._now()
         self._spawn(self._receiver._send_rtcp_pli(self._path.ssrc))
         return True
+
+    def begin_decoding(self) -> None:
+        """Somebody wants decoded frames from now on."""
+        self._gate.begin()
 
     @property
     def held(self) -> int:
