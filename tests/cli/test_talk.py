@@ -183,7 +183,7 @@ def test_an_answer_as_mp4(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     assert run(backend(), ["demo", "--text", "Hi", "-o", "a.mp4"]) == 0
-    assert "says       Parrot: Hi" in capsys.readouterr().err
+    assert "says        Parrot: Hi" in capsys.readouterr().err
     with av.open("a.mp4") as file:
         assert [one.codec_context.name for one in file.streams] == ["h264", "opus"]
 

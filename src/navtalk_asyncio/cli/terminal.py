@@ -18,7 +18,13 @@ from rich.text import Text
 from navtalk_asyncio.cli.exit_codes import ExitCode, exit_code
 from navtalk_proto.errors import NavTalkError
 
-__all__ = ["Screen", "StepPrinter", "error_console"]
+__all__ = ["STEP_INDENT", "STEP_NAME", "Screen", "StepPrinter", "error_console"]
+
+STEP_INDENT: Final = 11
+"""Columns of a step's time, with the two spaces behind it; an hour needs one more."""
+
+STEP_NAME: Final = 11
+"""Columns of a step's name: the longest is "interrupted"."""
 
 _STYLES: Final = {
     "understood": "bold",
@@ -50,7 +56,7 @@ class StepPrinter:
     def __call__(self, step: str, text: str) -> None:
         """Print one step."""
         line = Text(f"{time.monotonic() - self._start:7.3f} s  ", style="dim")
-        line.append(f"{step:<11}", style="not dim cyan")
+        line.append(f"{step:<{STEP_NAME}} ", style="not dim cyan")
         line.append(text, style=f"not dim {_STYLES.get(step, '')}".rstrip())
         self._console.print(line, soft_wrap=True)
 
