@@ -7,22 +7,21 @@ loop is known here, and waiting is anyio's. There is no echo canceller: see
 
 from __future__ import annotations
 
-from navtalk_sound.devices import (
-    Microphone,
-    MicrophoneStats,
-    SoundDeviceError,
-    Speaker,
-    SpeakerStats,
-)
+from navtalk_sound.device_list import SoundDevice, SoundDevices, sound_devices
+from navtalk_sound.devices import Microphone, MicrophoneStats, Speaker, SpeakerStats
 from navtalk_sound.playout_buffer import PlayoutBuffer
+from navtalk_sound.portaudio import SoundDeviceError
 from navtalk_sound.talk_aloud import talk_aloud
 
 __all__ = [
     "Microphone",
     "MicrophoneStats",
     "PlayoutBuffer",
+    "SoundDevice",
     "SoundDeviceError",
+    "SoundDevices",
     "Speaker",
     "SpeakerStats",
+    "sound_devices",
     "talk_aloud",
 ]

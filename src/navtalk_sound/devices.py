@@ -8,31 +8,24 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 import anyio
 from attrs import frozen
 
-from navtalk_proto.errors import NavTalkError
 from navtalk_proto.playout import HalfDuplexGate
 from navtalk_proto.turn_latency import is_voice
 from navtalk_proto.wire.audio import SAMPLE_RATE, SAMPLE_WIDTH
 from navtalk_sound.playout_buffer import CHANNELS, RATE, PlayoutBuffer
+from navtalk_sound.portaudio import SoundDeviceError, load_portaudio
 
-__all__ = ["Microphone", "MicrophoneStats", "SoundDeviceError", "Speaker", "SpeakerStats"]
+__all__ = ["Microphone", "MicrophoneStats", "Speaker", "SpeakerStats"]
 
 BLOCK_SECONDS: Final = 0.02
 """What a device is given or gives at a time."""
 
 MICROPHONE_SECONDS: Final = 1.0
 """What the microphone heard and nobody has read; the oldest gives way."""
-
-
-class SoundDeviceError(NavTalkError):
-    """A sound device cannot be opened, or PortAudio is not there."""
-
-    code: ClassVar[str] = "sound_device"
-    hint: ClassVar[str] = "python -m sounddevice lists the devices; PortAudio is libportaudio2"
 
 
 @frozen(kw_only=True)
@@ -59,18 +52,6 @@ class MicrophoneStats:
     """Seconds that were replaced by silence because the speaker was heard."""
 
 
-def _portaudio() -> Any:
-    try:
-        import sounddevice
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "sounddevice is not installed: pip install 'navtalk[audio]'", name=error.name
-        ) from None
-    except OSError as error:  # it looks for the library when it is imported
-        raise SoundDeviceError(f"PortAudio cannot be loaded: {error}") from error
-    return sounddevice
-
-
 class _Device(AbstractContextManager["_Device"]):
     """A stream that runs inside a ``with`` block."""
 
@@ -81,7 +62,7 @@ class _Device(AbstractContextManager["_Device"]):
 
     def __enter__(self) -> Self:
         """Open the device, which may take a tenth of a second. Raises SoundDeviceError."""
-        portaudio = _portaudio()
+        portaudio = load_portaudio()
         make = portaudio.RawOutputStream if self._kind == "speaker" else portaudio.RawInputStream
         try:
             self._stream = make(callback=self._callback, **self._options)

@@ -11,6 +11,7 @@ import pytest
 
 import navtalk_asyncio
 import navtalk_proto
+import navtalk_sound
 import navtalk_trio
 from navtalk_asyncio.cli.exit_codes import EXIT_CODES, ExitCode, exit_code, exit_code_of_end
 from navtalk_proto.errors import (
@@ -44,7 +45,7 @@ INTERNAL = {
 def exceptions() -> list[type[Exception]]:
     """Every exception class that a module of ours defines and does not call private."""
     found = []
-    for package in (navtalk_proto, navtalk_asyncio, navtalk_trio):
+    for package in (navtalk_proto, navtalk_asyncio, navtalk_trio, navtalk_sound):
         for known in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if known.name.endswith(("__main__", "pytest_plugin")):
                 continue

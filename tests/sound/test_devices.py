@@ -85,4 +85,4 @@ def test_a_device_that_is_not_there_says_so(sound_server: dict[str, str]) -> Non
     )
     text, code = run(sound_server, program)
     assert text.startswith("the speaker cannot be opened")
-    assert code == "sound_device"
+    assert code == "sound-device"

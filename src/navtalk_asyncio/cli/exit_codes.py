@@ -54,6 +54,7 @@ EXIT_CODES: Final[Mapping[str, ExitCode]] = {
     "recording": ExitCode.MEDIA,
     "synthesis": ExitCode.MEDIA,
     "mouthpiece": ExitCode.MEDIA,
+    "sound-device": ExitCode.MEDIA,
 }
 
 _ENDS: Final[Mapping[CloseCause, ExitCode]] = {
