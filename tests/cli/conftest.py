@@ -14,9 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from null_sink import sound_server
 
 from navtalk_asyncio.client import connect
 from navtalk_asyncio.emulator import Conversation, Reply, emulate
+
+__all__ = ["sound_server"]
 
 COMMAND = (sys.executable, "-m", "navtalk_asyncio")
 PATIENCE = 60.0

@@ -9,7 +9,9 @@ from cyclopts import App, CycloptsError
 
 from navtalk_asyncio.cli.avatars import add_avatars
 from navtalk_asyncio.cli.backend import Backend
+from navtalk_asyncio.cli.chat import add_chat
 from navtalk_asyncio.cli.demo import add_demo
+from navtalk_asyncio.cli.devices import add_devices
 from navtalk_asyncio.cli.doctor import add_doctor
 from navtalk_asyncio.cli.exit_codes import ExitCode
 from navtalk_asyncio.cli.record import add_record
@@ -62,6 +64,8 @@ def build(backend: Backend, settings: Settings) -> App:
     )
     add_demo(app, backend)
     add_talk(app, backend, settings)
+    add_chat(app, backend, settings)
+    add_devices(app)
     add_serve(app, backend)
     add_doctor(app, backend, settings)
     add_record(app, backend, settings)

@@ -10,10 +10,10 @@ from typing import Any, Final, TypeAlias
 
 import anyio
 import av
-import numpy as np
 from attrs import define, field
 
 from navtalk_asyncio.cli.captions import Captions
+from navtalk_asyncio.cli.level_meter import AUDIBLE_DBFS, dbfs
 from navtalk_proto.errors import SessionClosedError
 from navtalk_proto.events import (
     Closed,
@@ -39,9 +39,6 @@ from navtalk_proto.media import MediaStarted, MediaStateChanged
 from navtalk_proto.wire.audio import SAMPLE_RATE, SAMPLE_WIDTH
 
 __all__ = ["Answer", "Report", "ask", "describe"]
-
-AUDIBLE_DBFS: Final = -45.0
-"""Quieter than this is silence, as the emulator's voice activity detection has it."""
 
 AUDIBLE_SECONDS: Final = 0.3
 """Less than this is a click, not an answer."""
@@ -205,7 +202,7 @@ async def _listen(
 ) -> None:
     async for frame in session.audio:
         seconds = frame.samples / frame.sample_rate
-        answer._loudness = loudness = _dbfs(frame.to_ndarray())
+        answer._loudness = loudness = dbfs(frame.to_ndarray())
         if loudness > AUDIBLE_DBFS:
             if not answer.audible_seconds:
                 report("voice", f"the voice is audible, {loudness:.0f} dBFS")
@@ -218,11 +215,6 @@ async def _listen(
         if answer.complete and not finished.is_set():
             report("answered", f"{answer.audible_seconds:.1f} s of voice, and now silence")
             finished.set()
-
-
-def _dbfs(samples: Any) -> float:
-    power = float(np.mean(np.square(samples.astype(np.float64))))
-    return 10 * math.log10(power / 32768.0**2) if power else -math.inf
 
 
 async def _read(session: Any, answer: Answer, captions: Captions, finished: anyio.Event) -> None:
