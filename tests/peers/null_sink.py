@@ -22,9 +22,12 @@ def missing(what: str) -> None:
     pytest.skip(f"{what} is not installed")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sound_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, str]]:
-    """The environment of programs that shall use it: what is played is heard by the microphone."""
+    """The environment of programs that shall use it: what is played is heard by the microphone.
+
+    It ends with the module: later ones count the processes that are left.
+    """
     program = shutil.which("pulseaudio")
     if program is None:
         missing("pulseaudio")
