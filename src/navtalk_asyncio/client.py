@@ -215,7 +215,7 @@ async def connect(
     )
     told = Observer()
     carrier: Driver | Succession
-    options = wanted_trace(trace)
+    options = await wanted_trace(trace)
     secrets = (endpoint.license,)
     async with AsyncExitStack() as stack:
         recorder = None

@@ -12,12 +12,14 @@ from contextlib import (
     aclosing,
     asynccontextmanager,
 )
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from navtalk_asyncio.driver import Driver
 from navtalk_asyncio.media.interface import EngineFactory
 from navtalk_asyncio.session import Session
 from navtalk_asyncio.session_scope import SessionScope
+from navtalk_asyncio.trace_file import session_trace
 from navtalk_proto.config import ServerConfig
 from navtalk_proto.connection import Connection
 from navtalk_proto.machines.lifecycle import State
@@ -30,6 +32,7 @@ from navtalk_proto.wire.plain_http import HttpHandler
 
 if TYPE_CHECKING:
     from navtalk_asyncio.websocket import WebSocketTransport
+    from navtalk_proto.tracing.output import TraceOptions
 
 __all__ = [
     "Server",
@@ -95,17 +98,22 @@ async def serve_session(
     config: ServerConfig,
     engine: EngineFactory | None,
     register: Callable[[ServerSession], None] = lambda session: None,
+    trace: str | Path | TraceOptions | None = None,
 ) -> None:
     """Run one session over an open transport; returns when nothing of it is left.
 
+    `trace` is a new file for this session. Without it, should it be impossible, the session runs.
     An exception of the handler closes the session with 1011 and leaves bare. SessionClosedError is
     none once this session is over: the client left while the handler was sending.
     """
-    async with aclosing(transport):
+    secrets = () if request.license is None else (request.license,)
+    async with aclosing(transport), session_trace(trace, secrets) as recorder:
         core = Connection(Role.SERVER, config, now=asyncio.get_running_loop().time())
         told = Observer()
         driver = Driver(core, transport, engine if config.media else None, observe=told)
-        driver.secrets = () if request.license is None else (request.license,)
+        driver.secrets = secrets
+        if recorder is not None:
+            driver.begin_trace(recorder)
         session = ServerSession(driver, request, transport)
         told.add(session.observe)
         register(session)
@@ -137,6 +145,7 @@ async def serve(
     max_sessions: int = MAX_SESSIONS,
     origins: Collection[str] | None = None,
     through: Callable[[Transport], AbstractAsyncContextManager[Transport]] | None = None,
+    trace: str | Path | TraceOptions | None = None,
 ) -> AsyncGenerator[Server]:
     """Accept sessions: ``async with serve(handler) as server``.
 
@@ -153,6 +162,11 @@ async def serve(
 
     `through` is called with each session's WebSocket, and gives what the session is to use instead
     while the block of its context manager runs: something that records, or a bad network.
+
+    `trace` writes what happens in each session to a file of its own, from the first input on: a
+    folder, or a path, to which a number is added where it exists. Licences and credentials are not
+    in it; see docs/tracing.md. A session whose file cannot be written goes on without, and a
+    warning is logged.
     """
     try:
         from navtalk_asyncio.websocket import accept_websockets
@@ -190,6 +204,7 @@ async def serve(
                     config=settings,
                     engine=engine,
                     register=register,
+                    trace=trace,
                 )
         except Exception:
             log.exception("! session failed")

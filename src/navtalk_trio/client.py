@@ -173,7 +173,7 @@ async def connect(
         endpoint = avatar.at(endpoint)
         config = attrs.evolve(config, provider=avatar.capabilities)
     make_engine = (engine or _thread_engine(endpoint)) if config.media else None
-    options = wanted_trace(trace)
+    options = await wanted_trace(trace)
     secrets = (endpoint.license,)
     async with AsyncExitStack() as stack:
         recorder = None

@@ -6,7 +6,8 @@ import logging
 import ssl as ssl_module
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Final, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
@@ -22,6 +23,10 @@ from navtalk_proto.wire.endpoint import RequestTarget
 from navtalk_proto.wire.plain_http import HttpHandler
 from navtalk_trio.driver import Driver, EngineFactory, bare
 from navtalk_trio.session import MediaCalls
+from navtalk_trio.trace_file import session_trace
+
+if TYPE_CHECKING:
+    from navtalk_proto.tracing.output import TraceOptions
 
 __all__ = ["Server", "ServerHandler", "ServerSession", "serve", "serve_session"]
 
@@ -77,49 +82,56 @@ async def serve_session(
     config: ServerConfig,
     engine: EngineFactory | None,
     register: Callable[[ServerSession], None] = lambda session: None,
+    trace: str | Path | TraceOptions | None = None,
 ) -> None:
     """Run one session over an open transport; returns when nothing of it is left.
 
+    `trace` is a new file for this session. Without it, should it be impossible, the session runs.
     An exception of the handler closes the session with 1011 and leaves bare. SessionClosedError is
     none once this session is over: the client left while the handler was sending.
     """
+    secrets = () if request.license is None else (request.license,)
     failure: BaseException | None = None
     told = Observer()
-    try:
-        core = Connection(Role.SERVER, config, now=trio.current_time())
-        driver = Driver(core, transport, engine if config.media else None, observe=told)
-        driver.secrets = () if request.license is None else (request.license,)
-        session = ServerSession(driver, request, transport)
-        told.add(session.observe)
-        register(session)
-        await driver.start()
-    except BaseException:
-        # The driver does not run yet: the socket is open, and ours to close.
-        with trio.CancelScope(shield=True):
-            await transport.aclose()
-        raise
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(driver.run)
-            code, reason = 1011, "internal error"
-            try:
-                await handler(session)
-                code, reason = 1000, ""
-            except trio.Cancelled:
-                code, reason = 1001, "server is shutting down"
-                raise
-            except Exception as error:
-                over = session.state in (State.CLOSING, State.CLOSED)
-                if not (over and is_farewell(error)):
+    async with AsyncExitStack() as stack:
+        try:
+            recorder = await stack.enter_async_context(session_trace(trace, secrets))
+            core = Connection(Role.SERVER, config, now=trio.current_time())
+            driver = Driver(core, transport, engine if config.media else None, observe=told)
+            driver.secrets = secrets
+            if recorder is not None:
+                driver.begin_trace(recorder)
+            session = ServerSession(driver, request, transport)
+            told.add(session.observe)
+            register(session)
+            await driver.start()
+        except BaseException:
+            # The driver does not run yet: the socket is open, and ours to close.
+            with trio.CancelScope(shield=True):
+                await transport.aclose()
+            raise
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(driver.run)
+                code, reason = 1011, "internal error"
+                try:
+                    await handler(session)
+                    code, reason = 1000, ""
+                except trio.Cancelled:
+                    code, reason = 1001, "server is shutting down"
                     raise
-            finally:
-                # Bounded by the core's CLOSE timer: the client is to see a close, not a cut.
-                with trio.CancelScope(shield=True):
-                    await driver.close(code, reason)
-    except BaseExceptionGroup as group:
-        failure = bare(group, without=SESSION_ENDED if driver.failures else ())
-    if failure is not None:
-        raise_unchanged(failure)
+                except Exception as error:
+                    over = session.state in (State.CLOSING, State.CLOSED)
+                    if not (over and is_farewell(error)):
+                        raise
+                finally:
+                    # Bounded by the core's CLOSE timer: the client is to see a close, not a cut.
+                    with trio.CancelScope(shield=True):
+                        await driver.close(code, reason)
+        except BaseExceptionGroup as group:
+            failure = bare(group, without=SESSION_ENDED if driver.failures else ())
+        if failure is not None:
+            raise_unchanged(failure)
 
 
 @asynccontextmanager
@@ -135,6 +147,7 @@ async def serve(
     max_sessions: int = MAX_SESSIONS,
     origins: Collection[str] | None = None,
     through: Callable[[Transport], AbstractAsyncContextManager[Transport]] | None = None,
+    trace: str | Path | TraceOptions | None = None,
 ) -> AsyncGenerator[Server]:
     """Accept sessions: ``async with serve(handler) as server``.
 
@@ -151,6 +164,11 @@ async def serve(
 
     `through` is called with each session's WebSocket, and gives what the session is to use instead
     while the block of its context manager runs: something that records, or a bad network.
+
+    `trace` writes what happens in each session to a file of its own, from the first input on: a
+    folder, or a path, to which a number is added where it exists. Licences and credentials are not
+    in it; see docs/tracing.md. A session whose file cannot be written goes on without, and a
+    warning is logged.
     """
     from navtalk_trio.websocket import accept_websockets
 
@@ -180,6 +198,7 @@ async def serve(
                     config=settings,
                     engine=engine,
                     register=register,
+                    trace=trace,
                 )
         except Exception:
             log.exception("! session failed")

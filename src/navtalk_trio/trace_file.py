@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
+from attrs import evolve
 
 from navtalk_proto.exception_groups import raise_unchanged
 from navtalk_proto.secret import Secret
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from navtalk_proto.tracing.recorder import Recorder
     from navtalk_proto.tracing.rotation import Write
 
-__all__ = ["TRACE_VARIABLE", "trace_file", "wanted_trace"]
+__all__ = ["TRACE_VARIABLE", "new_trace", "session_trace", "trace_file", "wanted_trace"]
 
 log: Final = logging.getLogger("navtalk.trace")
 
@@ -33,27 +34,41 @@ TRACE_VARIABLE: Final = "NAVTALK_TRACE"
 _LIBRARIES: Final = ("navtalk", "aiortc", "aioice", "av", "trio", "trio-websocket")
 
 
-def wanted_trace(
+async def wanted_trace(
     trace: str | Path | TraceOptions | None,
 ) -> TraceOptions | None:
-    """What ``connect()`` was given, or what the environment says: a new file for each session."""
-    named = os.environ.get(TRACE_VARIABLE) if trace is None else None
-    if trace is None and not named:
-        return None
+    """What ``connect()`` was given, or what the environment says: a new file for each session.
+
+    Raises TraceError where a new one cannot be made.
+    """
+    if trace is None:
+        named = os.environ.get(TRACE_VARIABLE)
+        return await new_trace(named) if named else None
     from navtalk_proto.tracing.output import trace_options
 
-    return trace_options(_unused(Path(named)) if named else trace)
+    return trace_options(trace)
 
 
-def _unused(path: Path) -> Path:
-    """The path, or one with a number, at which there is no file; in a folder one by the time."""
+async def new_trace(trace: str | Path | TraceOptions) -> TraceOptions:
+    """For one session of several: a file that was not there. Raises TraceError."""
+    from navtalk_proto.tracing.output import trace_options
+
+    options = trace_options(trace)
+    assert options is not None
+    return evolve(options, path=await trio.to_thread.run_sync(_claimed, Path(options.path)))
+
+
+def _claimed(path: Path) -> Path:
+    """The path, or one with a number, at which there was no file; in a folder one by the time."""
     if path.is_dir():
         path /= f"navtalk-{datetime.now(UTC):%Y%m%d-%H%M%S}.jsonl"
     number, free = 1, path
-    while free.exists():
+    while True:
+        # Two sessions may begin at once: whoever makes the file has it.
+        with _writable(free), suppress(FileExistsError), open(free, "x", encoding="utf-8"):
+            return free
         number += 1
         free = path.with_stem(f"{path.stem}-{number}")
-    return free
 
 
 @asynccontextmanager
@@ -96,6 +111,24 @@ async def trace_file(options: TraceOptions, secrets: Iterable[Secret]) -> AsyncG
         raise_unchanged(failure)
 
 
+@asynccontextmanager
+async def session_trace(
+    trace: str | Path | TraceOptions | None, secrets: Iterable[Secret]
+) -> AsyncGenerator[Recorder | None]:
+    """Trace one session of a server into a new file; None where there is none, or cannot be."""
+    async with AsyncExitStack() as stack:
+        recorder = None
+        if trace is not None:
+            from navtalk_proto.tracing.records import TraceError
+
+            try:
+                options = await new_trace(trace)
+                recorder = await stack.enter_async_context(trace_file(options, secrets))
+            except TraceError as error:
+                log.warning("! a session goes on without a trace: %s", error)
+        yield recorder
+
+
 def _versions() -> dict[str, str]:
     found = {}
     for name in _LIBRARIES:
@@ -107,14 +140,21 @@ def _versions() -> dict[str, str]:
 
 
 def _begin(path: str) -> None:
-    from navtalk_proto.tracing.records import TraceError
     from navtalk_proto.tracing.rotation import SUFFIXES
 
-    try:
+    with _writable(path):
         with open(path, "w", encoding="utf-8"):
             pass
         for suffix in SUFFIXES:
             Path(path + suffix).unlink(missing_ok=True)
+
+
+@contextmanager
+def _writable(path: str | Path) -> Generator[None]:
+    from navtalk_proto.tracing.records import TraceError
+
+    try:
+        yield
     except OSError as error:
         reason = f"the trace {path} cannot be written: {error.strerror or error}"
     else:

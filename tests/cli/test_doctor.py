@@ -374,12 +374,13 @@ async def test_blocked_udp(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_command_on_both_loops(
     package: str, name: str | None, code: int, failed: str | None, tmp_path: Path
 ) -> None:
-    def run(human: Emulator) -> subprocess.CompletedProcess[str]:
+    def looked(human: Emulator) -> subprocess.CompletedProcess[str]:
         whom = human.endpoint(name=name).name or ""
         return subprocess.run(
             [
                 sys.executable, "-m", package, "doctor", human.url,
                 "--avatar", whom, "--json", "--seconds", "1",
+                "--trace", "call.jsonl",
             ],
             cwd=tmp_path,
             env={"PATH": "", "NAVTALK_LICENSE": LICENCE},
@@ -390,12 +391,13 @@ async def test_the_command_on_both_loops(
         )  # fmt: skip
 
     async with emulate() as human:
-        done = await asyncio.to_thread(run, human)
+        done = await asyncio.to_thread(looked, human)
     assert done.returncode == code, done.stderr
     document = json.loads(done.stdout)
     jsonschema.validate(document, SCHEMA)
     assert (document["failed"], document["exit_code"]) == (failed, code)
     assert LICENCE not in done.stdout + done.stderr
+    assert run(AsyncioBackend(), ["replay", str(tmp_path / "call.jsonl")]) == 0
 
 
 def test_the_lines_for_people(

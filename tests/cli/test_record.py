@@ -12,6 +12,8 @@ from pathlib import Path
 import av
 import jsonschema
 
+from navtalk_asyncio.cli.app import run
+from navtalk_asyncio.cli.backend import AsyncioBackend
 from navtalk_asyncio.emulator import emulate
 
 SCHEMA = json.loads(
@@ -33,7 +35,8 @@ def test_it_records_for_some_seconds(command_beside: Start, tmp_path: Path) -> N
             emulate() as human,
             command_beside(
                 "record", "a.webm", "--seconds", "1.5", "--text", "Hi", "--json",
-                "--avatar", "navtalk.Lea", NAVTALK_LICENSE=LICENCE, NAVTALK_URL=human.url,
+                "--trace", "call.jsonl", "--avatar", "navtalk.Lea",
+                NAVTALK_LICENSE=LICENCE, NAVTALK_URL=human.url,
             ) as process,
         ):  # fmt: skip
             out, err = await process.communicate()
@@ -46,6 +49,7 @@ def test_it_records_for_some_seconds(command_beside: Start, tmp_path: Path) -> N
 
     asyncio.run(main())
     assert streams(tmp_path / "a.webm") == ["video", "audio"]
+    assert run(AsyncioBackend(), ["replay", str(tmp_path / "call.jsonl")]) == 0
 
 
 def test_ctrl_c_ends_it_with_a_whole_file(command_beside: Start, tmp_path: Path) -> None:

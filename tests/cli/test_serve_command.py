@@ -106,7 +106,7 @@ async def test_it_serves_people_and_programs_until_ctrl_c(package: str) -> None:
                 break
         server.until("x session 1 ended: 1000")
         assert server.interrupt() == 0
-        assert server.log[-1].endswith("ended      every session was closed")
+        assert server.log[-1].endswith("ended       every session was closed")
         assert not any("Traceback" in line or "EXAMPLE" in line for line in server.log)
 
 
@@ -121,9 +121,19 @@ async def test_ctrl_c_tells_the_clients() -> None:
             assert session.end.code == 1001
 
 
-async def test_licences_of_ones_own_are_let_in_and_never_logged() -> None:
+def clean_traces(folder: Path) -> int:
+    """How many there are. Each replays, and has no licence."""
+    traces = list(folder.iterdir())
+    for trace in traces:
+        assert "EXAMPLE" not in trace.read_text("utf-8")
+        assert run(AsyncioBackend(), ["replay", str(trace)]) == 0
+    return len(traces)
+
+
+async def test_licences_of_ones_own_are_let_in_and_never_written(tmp_path: Path) -> None:
     ours = ("sk_navtalk_ONE_EXAMPLE", "sk_navtalk_TWO_EXAMPLE")
-    with serving("navtalk_asyncio", "--license", ours[0], "--license", ours[1]) as server:
+    arguments = ("--license", ours[0], "--license", ours[1], "--trace", str(tmp_path))
+    with serving("navtalk_trio", *arguments) as server:
         for licence in ours:
             async with connect(server.endpoint(licence), media=False, proxy=None):
                 pass
@@ -134,6 +144,15 @@ async def test_licences_of_ones_own_are_let_in_and_never_logged() -> None:
         log = "".join(server.log)
         assert "session 3 began" in log
         assert "EXAMPLE" not in log
+    assert clean_traces(tmp_path) == 3
+
+
+def test_traces_that_could_never_be_written_are_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    assert run(AsyncioBackend(), ["serve", "--port=0", f"--trace={nowhere}/call.jsonl"]) == 2
+    assert capsys.readouterr().err == f"error: there is no folder {nowhere}\n"
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -280,6 +280,26 @@ def test_a_disk_that_fails_ends_the_trace_and_not_the_call(
     assert "is incomplete" in caplog.text
 
 
+def test_sessions_that_begin_at_once_do_not_share_a_file(
+    player: Player, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async def call() -> None:
+            async with player.connect():
+                pass
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(call)
+
+    monkeypatch.setenv("NAVTALK_TRACE", str(tmp_path / "call.jsonl"))
+    player.run(main)
+    assert len(list(tmp_path.iterdir())) == 8
+    for path in tmp_path.iterdir():
+        assert kinds(path).count("trace") == 1
+        assert replay(lines(path)).divergence is None
+
+
 def test_the_environment_names_a_file_for_each_session(
     player: Player, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +319,62 @@ def test_the_environment_names_a_file_for_each_session(
     assert len(list(folder.glob("navtalk-*.jsonl"))) == 2
     for path in (*tmp_path.glob("*.jsonl"), *folder.iterdir()):
         assert replay(lines(path)).divergence is None
+
+
+def test_each_session_of_a_server_has_a_file_of_its_own(player: Player, tmp_path: Path) -> None:
+    async def handle(session: Any) -> None:
+        for message in READY:
+            await session.send(message)
+        async for _ in session.events():
+            pass
+
+    async def main() -> None:
+        async with (
+            player.adapter.serve(
+                handle, config=ServerConfig(media=()), trace=tmp_path / "call.jsonl"
+            ) as server,
+            anyio.create_task_group() as tasks,
+        ):
+
+            async def visit() -> None:
+                endpoint = Endpoint(base_url=server.url, license=LICENCE, name="navtalk.Leo")
+                async with player.adapter.connect(endpoint, media=False, proxy=None) as session:
+                    await session.send_text("Good morning")
+
+            for _ in range(3):
+                tasks.start_soon(visit)
+
+    player.run(main)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["call-2.jsonl", "call-3.jsonl", "call.jsonl"]
+    for path in tmp_path.iterdir():
+        assert LICENCE not in path.read_text("utf-8")
+        result = replay(lines(path))
+        assert (result.divergence, result.gap) == (None, "")
+        assert "Good morning" in path.read_text("utf-8")
+
+
+def test_a_server_goes_on_where_no_trace_can_be_written(
+    player: Player, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handle(session: Any) -> None:
+        for message in READY:
+            await session.send(message)
+        async for _ in session.events():
+            pass
+
+    async def main() -> None:
+        nowhere = tmp_path / "nowhere" / "call.jsonl"
+        async with player.adapter.serve(
+            handle, config=ServerConfig(media=()), trace=nowhere
+        ) as server:
+            endpoint = Endpoint(base_url=server.url, license=LICENCE, name="navtalk.Leo")
+            async with player.adapter.connect(endpoint, media=False, proxy=None):
+                pass
+
+    with caplog.at_level(logging.WARNING, "navtalk.trace"):
+        player.run(main)
+    assert "! a session goes on without a trace: " in caplog.text
 
 
 def test_a_long_session_stays_within_its_size_and_its_beginning_replays(

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import anyio
@@ -24,7 +25,7 @@ from navtalk_asyncio.cli.exit_codes import ExitCode, exit_code_of_end
 from navtalk_asyncio.cli.keys import has_keys, key_presses, single_keys
 from navtalk_asyncio.cli.level_meter import AUDIBLE_DBFS, LevelMeter, dbfs
 from navtalk_asyncio.cli.question import Report, describe
-from navtalk_asyncio.cli.settings import Avatar, AvatarId, Model, Seconds, Settings, Url
+from navtalk_asyncio.cli.settings import Avatar, AvatarId, Model, Seconds, Settings, Trace, Url
 from navtalk_asyncio.cli.terminal import (
     STEP_INDENT,
     STEP_NAME,
@@ -183,6 +184,7 @@ async def run_chat(
     microphone: str | int | None,
     headphones: bool,
     timeout: float,  # noqa: ASYNC109 - passed on to connect(), which names what it waits for
+    trace: Path | None,
     began: list[float],
 ) -> Closed | None:
     """Talk until a key, the session's end or a cancellation. How it ended; None if a key did it.
@@ -202,7 +204,7 @@ async def run_chat(
     with Speaker(speaker, gate=gate) as loud, Microphone(microphone, gate=gate) as near:
         report("connecting", f"opening {endpoint.redacted_url()}")
         async with backend.connect(
-            endpoint, timeout=timeout, proxy=proxy, observe=observe
+            endpoint, timeout=timeout, proxy=proxy, observe=observe, trace=trace
         ) as session:
             began.append(time.monotonic())
             return await _Conversation(session, loud, near, report).run(console)
@@ -222,6 +224,7 @@ def add_chat(app: App, backend: Backend, settings: Settings) -> None:
         url: Url = DEFAULT_BASE_URL,
         model: Model = None,
         timeout: Seconds = 30.0,
+        trace: Trace = None,
     ) -> int:
         """Talk with a digital human by microphone and loudspeaker, until q or Ctrl-C.
 
@@ -272,6 +275,7 @@ def add_chat(app: App, backend: Backend, settings: Settings) -> None:
                     microphone=_device(microphone),
                     headphones=headphones,
                     timeout=timeout,
+                    trace=trace,
                     began=began,
                 ),
             )

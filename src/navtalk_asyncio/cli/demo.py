@@ -13,7 +13,7 @@ from navtalk_asyncio.cli.backend import Backend
 from navtalk_asyncio.cli.exit_codes import ExitCode
 from navtalk_asyncio.cli.output_files import problem_with
 from navtalk_asyncio.cli.question import Answer, Report
-from navtalk_asyncio.cli.settings import Seconds
+from navtalk_asyncio.cli.settings import Seconds, Trace
 from navtalk_asyncio.cli.talk import answered, run_talk
 from navtalk_asyncio.cli.terminal import Screen, StepPrinter, error_console
 
@@ -63,7 +63,7 @@ def add_demo(app: App, backend: Backend) -> None:
         question: Path | None = None,
         text: str | None = None,
         limit: Seconds = 60.0,
-        trace: Path | None = None,
+        trace: Trace = None,
         json: Annotated[bool, Parameter(negative=())] = False,
     ) -> int:
         """Talk to the built-in digital human: no account, no network.
@@ -82,8 +82,6 @@ def add_demo(app: App, backend: Backend) -> None:
             Type this instead of speaking.
         limit
             Seconds after which an answer that has not ended is cut off.
-        trace
-            Write what happens to this file, for navtalk trace and navtalk replay.
         json
             The result as one JSON object.
         """

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import anyio
@@ -22,7 +23,7 @@ from navtalk_asyncio.cli.backend import Backend, run_on_loop
 from navtalk_asyncio.cli.exit_codes import ExitCode
 from navtalk_asyncio.cli.findings import Finding, Observed, Verdict, of_session, of_websocket
 from navtalk_asyncio.cli.reachability import reach
-from navtalk_asyncio.cli.settings import Avatar, AvatarId, Model, Seconds, Settings, Url
+from navtalk_asyncio.cli.settings import Avatar, AvatarId, Model, Seconds, Settings, Trace, Url
 from navtalk_asyncio.cli.terminal import Screen, error_console
 from navtalk_asyncio.media.ice_probe import IceProbe, probe_ice_servers
 from navtalk_asyncio.media.ice_servers import ANSWER_SECONDS
@@ -74,10 +75,12 @@ async def examine(
     *,
     timeout: float,  # noqa: ASYNC109 - of each step, and the step says so
     seconds: float,
+    trace: Path | None = None,
 ) -> None:
     """Look at every step, and tell `found` of each in order.
 
     `timeout` is for each step, and for the session to be usable; media are watched for `seconds`.
+    `trace` is where the session is traced to.
     """
     told: list[Finding] = []
 
@@ -86,7 +89,7 @@ async def examine(
         found(finding)
 
     if await reach(endpoint, tell, timeout=timeout):
-        await _Examination(backend, endpoint, tell, timeout, seconds).run()
+        await _Examination(backend, endpoint, tell, timeout, seconds, trace).run()
     failed = next((one.step for one in told if one.verdict is Verdict.FAILED), None)
     if failed is not None:
         seen = {one.step for one in told}
@@ -105,12 +108,14 @@ class _Examination:
         tell: Callable[[Finding], None],
         limit: float,
         seconds: float,
+        trace: Path | None,
     ) -> None:
         self._backend = backend
         self._endpoint = endpoint
         self._tell = tell
         self._limit = limit
         self._seconds = seconds
+        self._trace = trace
         self._seen = Observed(began=time.monotonic())
         self._welcomed = anyio.Event()
         self._probes: list[IceProbe] = []
@@ -165,7 +170,11 @@ class _Examination:
 
         try:
             async with self._backend.connect(
-                self._endpoint, transport=opened, timeout=self._limit, observe=self._observe
+                self._endpoint,
+                transport=opened,
+                timeout=self._limit,
+                observe=self._observe,
+                trace=self._trace,
             ) as session:
                 await self._watch(session)
         except (NavTalkError, OSError) as error:
@@ -391,6 +400,7 @@ def add_doctor(app: App, backend: Backend, settings: Settings) -> None:
         model: Model = None,
         timeout: Seconds = 15.0,
         seconds: Seconds = 6.0,
+        trace: Trace = None,
         json: Annotated[bool, Parameter(negative=())] = False,
     ) -> int:
         """Find out why there is no session, no picture or no sound.
@@ -445,7 +455,7 @@ def add_doctor(app: App, backend: Backend, settings: Settings) -> None:
         looking = error_console() if json else shown
         with looking.status("looking") if looking.is_terminal else nullcontext():
             where = run_on_loop(
-                backend, partial(_examined, backend, endpoint, found, timeout, seconds)
+                backend, partial(_examined, backend, endpoint, found, timeout, seconds, trace)
             )
         failed = next((one for one in findings if one.verdict is Verdict.FAILED), None)
         code = ExitCode.OK if failed is None else failed.code
@@ -472,12 +482,13 @@ async def _examined(
     found: Callable[[Finding], None],
     limit: float,
     seconds: float,
+    trace: Path | None,
 ) -> str:
     """Examine an endpoint, or without one an emulator of our own; returns where it was."""
     async with AsyncExitStack() as stack:
         if endpoint is None:
             endpoint = (await stack.enter_async_context(backend.emulate())).endpoint()
-        await examine(backend, endpoint, found, timeout=limit, seconds=seconds)
+        await examine(backend, endpoint, found, timeout=limit, seconds=seconds, trace=trace)
     return endpoint.redacted_url()
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from PIL.Image import registered_extensions
 
-__all__ = ["RECORDINGS", "problem_with"]
+__all__ = ["RECORDINGS", "problem_with", "unwritable"]
 
 RECORDINGS: Final = (".mp4", ".mkv", ".webm")
 """What an answer is written as; the recorder takes no others."""
@@ -26,12 +26,12 @@ def problem_with(
     if still is not None and still.suffix.lower() not in registered_extensions():
         return f"{still} is not named as a picture, for example .png"
     for path in (output, still):
-        if path is not None and (problem := _unwritable(path)):
+        if path is not None and (problem := unwritable(path)):
             return problem
     return None
 
 
-def _unwritable(path: Path) -> str | None:
+def unwritable(path: Path) -> str | None:
     """Why a file cannot be written. Nothing is created: the disk may still say no later."""
     if not path.parent.is_dir():
         return f"there is no folder {path.parent}"

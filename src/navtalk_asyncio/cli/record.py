@@ -14,7 +14,7 @@ from navtalk_asyncio.cli.backend import Backend, run_on_loop
 from navtalk_asyncio.cli.exit_codes import ExitCode, exit_code_of_end
 from navtalk_asyncio.cli.output_files import problem_with
 from navtalk_asyncio.cli.question import Report, describe
-from navtalk_asyncio.cli.settings import Avatar, AvatarId, Model, Seconds, Settings, Url
+from navtalk_asyncio.cli.settings import Avatar, AvatarId, Model, Seconds, Settings, Trace, Url
 from navtalk_asyncio.cli.terminal import Screen, StepPrinter, error_console
 from navtalk_proto.errors import NavTalkError
 from navtalk_proto.events import CloseCause, Closed, Event
@@ -33,6 +33,7 @@ async def run_record(
     text: str | None,
     seconds: float | None,
     timeout: float,  # noqa: ASYNC109 - passed on to connect(), which names what it waits for
+    trace: Path | None,
     began: list[float],
 ) -> Closed | None:
     """Record until `seconds` have passed, the session ends or this is cancelled.
@@ -49,7 +50,12 @@ async def run_record(
     proxy = None if endpoint.is_loopback else True
     async with (
         backend.connect(
-            endpoint, timeout=timeout, proxy=proxy, media=recording_media(output), observe=observe
+            endpoint,
+            timeout=timeout,
+            proxy=proxy,
+            media=recording_media(output),
+            observe=observe,
+            trace=trace,
         ) as session,
         session.record(output),
     ):
@@ -79,6 +85,7 @@ def add_record(app: App, backend: Backend, settings: Settings) -> None:
         url: Url = DEFAULT_BASE_URL,
         model: Model = None,
         timeout: Seconds = 30.0,
+        trace: Trace = None,
         json: Annotated[bool, Parameter(negative=())] = False,
     ) -> int:
         """Record a digital human, untouched by any encoder, until Ctrl-C or for some seconds.
@@ -128,6 +135,7 @@ def add_record(app: App, backend: Backend, settings: Settings) -> None:
                     text=text,
                     seconds=seconds,
                     timeout=timeout,
+                    trace=trace,
                     began=began,
                 ),
             )

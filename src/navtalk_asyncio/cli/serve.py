@@ -17,6 +17,7 @@ from cyclopts import App, Parameter
 
 from navtalk_asyncio.cli.backend import Backend, run_on_loop
 from navtalk_asyncio.cli.exit_codes import ExitCode
+from navtalk_asyncio.cli.output_files import unwritable
 from navtalk_asyncio.cli.question import Report
 from navtalk_asyncio.cli.session_table import SessionTable
 from navtalk_asyncio.cli.settings import Port
@@ -129,6 +130,7 @@ def add_serve(app: App, backend: Backend) -> None:
         brain: str | None = None,
         faults: str | None = None,
         license: Annotated[list[str] | None, Parameter(negative=())] = None,
+        trace: Annotated[Path | None, Parameter(env_var="NAVTALK_TRACE")] = None,
     ) -> int:
         """Run the built-in digital human for browsers and programs, until Ctrl-C.
 
@@ -149,8 +151,13 @@ def add_serve(app: App, backend: Backend) -> None:
         license
             A licence to accept instead of sk_navtalk_EXAMPLE; may be given several times. Make one
             up: who lists this machine's processes reads it.
+        trace
+            Write what happens in each session to a file of its own, for navtalk trace and navtalk
+            replay: a folder, or a file, to which a number is added where it exists.
         """
         screen = Screen()
+        if trace is not None and not trace.is_dir() and (problem := unwritable(trace)):
+            return screen.complain(problem, code=ExitCode.USAGE)
         served: list[str] = []
         console = error_console()
         report = StepPrinter(console)
@@ -161,7 +168,7 @@ def add_serve(app: App, backend: Backend) -> None:
             print(f"demo page: {page}\nprograms:  {programs}\navatar:    {avatar}", flush=True)
             report("serving", "Ctrl-C ends it")
 
-        options: dict[str, object] = {"host": host, "port": port, "faults": faults}
+        options: dict[str, object] = {"host": host, "port": port, "faults": faults, "trace": trace}
         if license:
             options["licenses"] = tuple(license)
         try:

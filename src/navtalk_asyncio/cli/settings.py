@@ -33,6 +33,7 @@ __all__ = [
     "Seconds",
     "Settings",
     "SettingsError",
+    "Trace",
     "Url",
 ]
 
@@ -48,6 +49,11 @@ Url = Annotated[str, Parameter(env_var="NAVTALK_URL")]
 Avatar = Annotated[str | None, Parameter(env_var="NAVTALK_AVATAR")]
 AvatarId = Annotated[str | None, Parameter(env_var="NAVTALK_AVATAR_ID")]
 Model = Annotated[str | None, Parameter(env_var="NAVTALK_MODEL")]
+Trace = Annotated[
+    Path | None,
+    Parameter(help="Write what happens to this file, for navtalk trace and navtalk replay."),
+]
+"""Goes to ``connect(trace=)``, which reads NAVTALK_TRACE by itself where this is not given."""
 
 
 class SettingsError(NavTalkError):

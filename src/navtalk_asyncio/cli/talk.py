@@ -16,7 +16,7 @@ from navtalk_asyncio.cli.exit_codes import ExitCode, exit_code_of_end
 from navtalk_asyncio.cli.output_files import problem_with
 from navtalk_asyncio.cli.preview import PREVIEW_MEDIA, preview
 from navtalk_asyncio.cli.question import Answer, Report, ask, describe
-from navtalk_asyncio.cli.settings import Avatar, AvatarId, Model, Seconds, Settings, Url
+from navtalk_asyncio.cli.settings import Avatar, AvatarId, Model, Seconds, Settings, Trace, Url
 from navtalk_asyncio.cli.terminal import Screen, StepPrinter, error_console
 from navtalk_asyncio.media.audio_file import AudioFileError
 from navtalk_asyncio.media.recorder import RecordingError
@@ -146,7 +146,7 @@ def add_talk(app: App, backend: Backend, settings: Settings) -> None:
         limit: Seconds = 60.0,
         timeout: Seconds = 30.0,
         preview: Annotated[bool, Parameter(negative=())] = False,
-        trace: Path | None = None,
+        trace: Trace = None,
         json: Annotated[bool, Parameter(negative=())] = False,
     ) -> int:
         """Ask a digital human one question and write its answer.
@@ -180,8 +180,6 @@ def add_talk(app: App, backend: Backend, settings: Settings) -> None:
             Seconds until the session must be usable.
         preview
             Show the human on a page of 127.0.0.1, whose address is printed.
-        trace
-            Write what happens to this file, for navtalk trace and navtalk replay.
         json
             The result as one JSON object.
         """

@@ -9,7 +9,8 @@ import re
 from collections.abc import AsyncGenerator, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from functools import cache
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 
@@ -33,6 +34,9 @@ from navtalk_proto.transport import Transport
 from navtalk_proto.wire.endpoint import Endpoint
 from navtalk_proto.wire.messages import IceServer
 from navtalk_proto.wire.plain_http import HttpReply, HttpRequest
+
+if TYPE_CHECKING:
+    from navtalk_proto.tracing.output import TraceOptions
 
 __all__ = ["EXAMPLE_LICENSE", "Emulator", "emulate"]
 
@@ -132,6 +136,7 @@ async def emulate(
     time_limit: float | None = None,
     faults: str | None = None,
     tool_timeout: float = TOOL_TIMEOUT,
+    trace: str | Path | TraceOptions | None = None,
 ) -> AsyncGenerator[Emulator]:
     """Run a digital human: ``async with emulate() as human``.
 
@@ -147,7 +152,8 @@ async def emulate(
     ``insufficient_balance``, ``connection_limit_exceeded``, ``gpu_full``, ``backend_error`` and
     ``close``. `time_limit` ends each session after so many seconds. `faults` is what else goes
     wrong, by name: ``"drop_ws@3s,loss=5%,freeze@10s"``; docs/reliability.md lists the names.
-    `tool_timeout` is how long, in seconds, the result of a function call is waited for.
+    `tool_timeout` is how long, in seconds, the result of a function call is waited for. `trace`
+    writes each session to a file of its own, as ``serve()`` does.
 
     Raises ValueError for no avatar at all, for a refusal or a fault that does not exist (its
     subclass FaultError), and for times that are not above 0; OSError where host and port cannot be
@@ -234,5 +240,6 @@ async def emulate(
             max_sessions=max_visitors,
             origins=origins,
             through=through,
+            trace=trace,
         ) as server:
             yield Emulator(server, human, stun)
