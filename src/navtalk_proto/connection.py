@@ -119,7 +119,7 @@ from navtalk_proto.wire.messages import (
     Unknown,
     UserMessage,
 )
-from navtalk_proto.wire.sdp import Sdp, check_description
+from navtalk_proto.wire.sdp import check_description
 
 __all__ = ["Connection", "Counters", "check_close"]
 
@@ -1023,12 +1023,12 @@ class Connection:
         match output:
             case Answer():
                 try:
-                    flow.answered(check_description(output, self._limits), ours=True)
+                    flow.answered(check_description(output, self._limits).medias, ours=True)
                 except MalformedMessageError:
                     # What an engine wrote is sent as it is; unread, it puts nothing on hold.
-                    flow.answered(Sdp(medias=()), ours=True)
+                    flow.answered((), ours=True)
             case SetRemote(description=Answer() as answer):
-                flow.answered(check_description(answer, self._limits), ours=False)
+                flow.answered(check_description(answer, self._limits).medias, ours=False)
             case Emit(event=Negotiated()):
                 flow.exchanged(now=self._now)
             case ResetPeer():

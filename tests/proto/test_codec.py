@@ -1981,9 +1981,15 @@ USUAL = [
     }}}),
     (S, {"type": "realtime.response.audio.delta", "data": {"delta": "AQIDBA=="}}),
     (C, {"type": APPEND, "data": {"audio": "AQIDBA=="}}),
+    (S, {"type": OFFER, "data": {"sdp": {"type": "offer", "sdp": "v=0\r\ns=-\r\n"}}}),
+    (C, {"type": ANSWER, "data": {"sdp": {"type": "answer", "sdp": "v=0\r\ns=-\r\n"}}}),
 ]  # fmt: skip
 STRANGE = st.sampled_from(
-    [2**53, 2**53 + 1, 2**64, -(2**70), 1e300, -1, 65_536, None, True, "", "AQI=", "A", [], {}]
+    [
+        *[2**53, 2**53 + 1, 2**64, -(2**70), 1e300, -1, 65_536, None, True, [], {}],
+        *["", "AQI=", "A"],
+        *["v=0\r\ns=\n", "v=0\rs=\n", "\n\r", "s=\xe9\r\n", "s=" + "x" * Limits().candidate],
+    ]
 ) | NEST  # fmt: skip
 
 
@@ -2001,13 +2007,32 @@ def test_a_message_means_the_same_with_either_parser(
     sender, message = usual[0], copy.deepcopy(usual[1])
     for _ in range(data.draw(st.integers(0, 2))):
         place = data.draw(st.sampled_from(places(message)))
-        key = data.draw(st.sampled_from([*place, "extra", "data", "candidate", "sequence"]))
+        key = data.draw(st.sampled_from([*place, "extra", "data", "candidate", "sdp", "sequence"]))
         if data.draw(st.booleans()):
             place.pop(key, None)
         else:
             place[key] = data.draw(STRANGE)
     text = json.dumps(message)
     assert verdict(text, sender) == verdict_of_the_reference(text, sender)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (OFFER, {"sdp": {"type": "offer", "sdp": "v=0\ns=-\r\n"}}),
+        (OFFER, {"sdp": {"type": "offer", "sdp": "v=0\r\ns=\xe9\r\n"}}),
+        (OFFER, {"sdp": {"type": "offer", "sdp": "s" * (Limits().sdp + 1)}}),
+        (USUAL[0][1]["type"], {"candidate": {
+            "candidate": "x" * (Limits().candidate + 1),
+            "sdpMid": "0", "sdpMLineIndex": 0, "usernameFragment": "abcd",
+        }}),
+    ],
+)  # fmt: skip
+def test_what_the_usual_shape_does_not_settle_is_left_to_the_hook(
+    kind: str, data: dict[str, object]
+) -> None:
+    text = json.dumps({"type": kind, "data": data})
+    assert verdict(text, S) == verdict_of_the_reference(text, S)
 
 
 @pytest.mark.parametrize(("sender", "message"), USUAL)

@@ -28,13 +28,15 @@ from navtalk_proto.media import (
 )
 from navtalk_proto.timers import Timers
 from navtalk_proto.wire.messages import Answer
-from navtalk_proto.wire.sdp import Sdp, check_description
+from navtalk_proto.wire.sdp import SdpMedia, check_description
 
 VIDEO, AUDIO = MediaKind.VIDEO, MediaKind.AUDIO
 T0 = 500.0
 
 
-def sdp(*directions: str, kinds: tuple[str, ...] = ("video", "audio", "video")) -> Sdp:
+def m_lines(
+    *directions: str, kinds: tuple[str, ...] = ("video", "audio", "video")
+) -> tuple[SdpMedia, ...]:
     """m-lines video, audio, video with mids 0, 1, 2; ``rejected`` is port 0."""
     lines = ["v=0", "a=ice-ufrag:u", "a=ice-pwd:pppppppppppppppppppppp"]
     lines.append("a=fingerprint:sha-256 01:02")
@@ -42,7 +44,7 @@ def sdp(*directions: str, kinds: tuple[str, ...] = ("video", "audio", "video")) 
         rejected = direction == "rejected"
         lines += [f"m={kind} {0 if rejected else 9} UDP/TLS/RTP/SAVPF 96", f"a=mid:{mid}"]
         lines += [] if rejected else [f"a={direction}"]
-    return check_description(Answer(sdp="\r\n".join(lines)), Limits())
+    return check_description(Answer(sdp="\r\n".join(lines)), Limits()).medias
 
 
 class Watch:
@@ -87,7 +89,7 @@ class Watch:
         self.flow.added(TrackAdded(track_id=track_id, kind=kind, mid=mid), now=self.now)
 
     def exchange(self, *directions: str, ours: bool = True) -> list[MediaFlowEvent]:
-        self.flow.answered(sdp(*directions), ours=ours)
+        self.flow.answered(m_lines(*directions), ours=ours)
         self.flow.exchanged(now=self.now)
         return self.told()
 

@@ -60,33 +60,32 @@ def test_an_offer_of_the_service_is_read() -> None:
         *media("video", "0", "a=sendonly", *transport()),
         *media("audio", "1", "a=sendrecv", *transport()),
     )
-    assert sdp == Sdp(
-        medias=(
-            SdpMedia(
-                kind="video",
-                mid="0",
-                active=True,
-                direction="sendonly",
-                ufrag="uuuu",
-                fingerprints=frozenset({"sha-256 AA:BB:CC"}),
-            ),
-            SdpMedia(
-                kind="audio",
-                mid="1",
-                active=True,
-                direction="sendrecv",
-                ufrag="uuuu",
-                fingerprints=frozenset({"sha-256 AA:BB:CC"}),
-            ),
-        )
+    assert sdp.medias == (
+        SdpMedia(
+            kind="video",
+            mid="0",
+            active=True,
+            direction="sendonly",
+            ufrag="uuuu",
+            fingerprints=frozenset({"sha-256 AA:BB:CC"}),
+        ),
+        SdpMedia(
+            kind="audio",
+            mid="1",
+            active=True,
+            direction="sendrecv",
+            ufrag="uuuu",
+            fingerprints=frozenset({"sha-256 AA:BB:CC"}),
+        ),
     )
     assert sdp.ufrags == frozenset({"uuuu"})
 
 
 def test_line_ends_may_be_lf_and_the_last_may_be_missing() -> None:
     lines = [*HEAD, *media("video", "0", *transport())]
-    assert check_description(offer(*lines, end="\n"), LIMITS) == check(*lines)
-    assert check_description(Offer(sdp="\r\n".join(lines)), LIMITS) == check(*lines)
+    medias = check(*lines).medias
+    assert check_description(offer(*lines, end="\n"), LIMITS).medias == medias
+    assert check_description(Offer(sdp="\r\n".join(lines)), LIMITS).medias == medias
 
 
 def test_an_answer_is_named_in_its_error() -> None:
@@ -387,9 +386,80 @@ def test_no_line_that_matters_is_passed_over(lines: list[str], ends: list[str]) 
     names += ("sendonly", "recvonly", "sendrecv", "inactive")
     wanted = ("m=", *(f"a={name}" for name in names))
     every = text.replace("\r\n", "\n").split("\n")
-    assert [line for line in sdp._lines_that_matter(text) if line.startswith(wanted)] == [
+    found = [
+        line
+        for media, transport, attribute in sdp._pieces(text)
+        for line in (media or transport or f"a={attribute}").split("\n")
+    ]
+    assert [line.removesuffix("\r") for line in found if line.startswith(wanted)] == [
         line for line in every if line.startswith(wanted)
     ]
+
+
+# ---- the usual shape
+
+HASHES = [f"a=fingerprint:sha-{bits} " + ":".join(["0A"] * (bits // 8)) for bits in (256, 384, 512)]
+AIORTC = [
+    *[*HEAD, "a=group:BUNDLE 0 1", "a=msid-semantic:WMS *"],
+    *["m=audio 54951 UDP/TLS/RTP/SAVPF 96 9", "c=IN IP4 192.0.2.17", "a=sendonly", "a=mid:0"],
+    *["a=candidate:f957 1 udp 2130706431 192.0.2.17 54951 typ host", "a=end-of-candidates"],
+    *["a=ice-ufrag:EsAw", "a=ice-pwd:EXAMPLEofApwdThatIs22c", *HASHES, "a=setup:actpass"],
+    *["m=video 54951 UDP/TLS/RTP/SAVPF 97 98", "c=IN IP4 192.0.2.17", "a=sendonly", "a=mid:1"],
+    *["a=ice-ufrag:EsAw", "a=ice-pwd:EXAMPLEofApwdThatIs22c", *HASHES, "a=setup:actpass"],
+]
+CHROMIUM = [
+    *[*HEAD, "a=group:BUNDLE 0 1", "a=extmap-allow-mixed"],
+    *["m=audio 9 UDP/TLS/RTP/SAVPF 111 63", "c=IN IP4 0.0.0.0", "a=rtcp:9 IN IP4 0.0.0.0"],
+    *["a=ice-ufrag:sXJ3", "a=ice-pwd:EXAMPLEofApwdThatIs24char", "a=ice-options:trickle"],
+    *[HASHES[0], "a=setup:actpass", "a=mid:0", "a=recvonly", "a=rtcp-mux"],
+    *["m=video 9 UDP/TLS/RTP/SAVPF 96 97", "c=IN IP4 0.0.0.0", "a=rtcp:9 IN IP4 0.0.0.0"],
+    *["a=ice-ufrag:sXJ3", "a=ice-pwd:EXAMPLEofApwdThatIs24char", "a=ice-options:trickle"],
+    *[HASHES[0], "a=setup:actpass", "a=mid:1", "a=recvonly", "a=rtcp-mux"],
+]
+
+
+@pytest.mark.parametrize("lines", [AIORTC, CHROMIUM])
+def test_of_stock_peers_descriptions_little_is_read_at_first(lines: list[str]) -> None:
+    sdp = check(*lines)
+    assert len(sdp.transports) == 2
+    assert len(sdp.ufrags) == 1
+    assert [(media.kind, media.mid) for media in sdp.medias] == [("audio", "0"), ("video", "1")]
+    assert {media.ufrag for media in sdp.medias} == sdp.ufrags
+
+
+STRAY = st.sampled_from(
+    [
+        *[*transport("vvvv"), "a=ice-ufrag:", "a=ice-pwd:b d", "a=ice-lite", "a=ice-options:x\ty"],
+        *["a=fingerprint:sha-256 XX", "a=fingerprint:sha-1 aa:bb:", "a=finger", "a=inactive"],
+        *["m=audio 0 RTP/AVP 0", "m=audio 65001 RTP/AVP 0", "m=audio 99999 RTP/AVP 0", "m=", "m"],
+        *["m=video 9/2 RTP/AVP 96", "m=video 9 RTP/AVP", "a=mid:1", "a=bundle-only", "\r", ""],
+    ]
+)
+
+
+@given(data=st.data(), lines=st.sampled_from([AIORTC, CHROMIUM]))
+def test_the_usual_shape_decides_nothing_else(data: st.DataObject, lines: list[str]) -> None:
+    lines = lines.copy()
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(1, len(lines) - 1))
+        lines[at : at + data.draw(st.integers(0, 2))] = data.draw(st.lists(STRAY, max_size=2))
+    text = "\r\n".join(lines) + data.draw(st.sampled_from(["\r\n", "\n", "\r", ""]))
+    usual = sdp._usual(text, LIMITS.m_lines)
+    if usual is not None:
+        medias = sdp._read(text, LIMITS.m_lines)  # Without it this would raise, or be the same.
+        assert usual.medias == medias
+        assert usual.ufrags == {media.ufrag for media in medias}
+        assert len(usual.transports) == len(medias)
+
+
+def test_equal_lines_are_the_same_transport_and_so_are_their_parts() -> None:
+    chromium = check(*CHROMIUM)
+    assert same_transport(chromium, check(*CHROMIUM, *media("audio", "2", *transport("vvvv"))))
+    assert not same_transport(chromium, check(*CHROMIUM[: CHROMIUM.index("a=mid:0") + 1]))
+    assert not same_transport(chromium, check(*AIORTC))
+    rejected = [line.replace("m=audio 9", "m=audio 0") for line in CHROMIUM]
+    assert check(*rejected).transports == ()
+    assert same_transport(chromium, check(*rejected))
 
 
 @pytest.mark.parametrize(("start", "good"), [("v=0\r\n", True), ("v=0\n", True), ("v=0\r", False)])

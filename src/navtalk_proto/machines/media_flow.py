@@ -47,7 +47,7 @@ from navtalk_proto.events import (
 )
 from navtalk_proto.media import PROGRESS_SECONDS, MediaKind, MediaProgress, MediaStarted, TrackAdded
 from navtalk_proto.timers import Timer, Timers
-from navtalk_proto.wire.sdp import Sdp
+from navtalk_proto.wire.sdp import SdpMedia
 
 __all__ = ["GRACE", "TIMERS", "TRANSITIONS", "Input", "MediaFlow", "Phase"]
 
@@ -186,12 +186,12 @@ class MediaFlow:
 
     # ---- inputs
 
-    def answered(self, sdp: Sdp, *, ours: bool) -> None:
+    def answered(self, medias: tuple[SdpMedia, ...], *, ours: bool) -> None:
         """An answer is on its way to be applied; its m-lines say what is received (RFC 3264 6)."""
         receives = ("sendrecv", "recvonly") if ours else ("sendrecv", "sendonly")
         self._answer = {
             line.mid: line.active and line.direction in receives
-            for line in sdp.medias
+            for line in medias
             if line.mid is not None
         }
 

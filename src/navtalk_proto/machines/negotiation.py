@@ -338,6 +338,7 @@ class _LocalOffer:
 
 
 _add_candidate: Final = positional(AddCandidate)
+_set_remote: Final = positional(SetRemote)
 
 _DEAD: Final = "the media transport failed"
 
@@ -612,7 +613,7 @@ class Negotiation:
             else:
                 self._ignore(candidate, "it belongs to no description we know")
         remote.batch[:0] = joining
-        self.out.append(SetRemote(op=self._start(), description=remote.description))
+        self.out.append(_set_remote(self._start(), remote.description))
         return state
 
     def _collide(self, remote: _Remote | None) -> None:

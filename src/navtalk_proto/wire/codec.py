@@ -5,8 +5,9 @@ one canonical form, the one that every stock client reads. How a message gets it
 
 1. The text's size is checked, then :mod:`navtalk_proto.wire.jsontext` parses it.
 2. The ``type`` string picks a hook from the sender's table: one dict lookup, no union strategy.
-   Candidates and audio are tried as their usual shape first, which proves the rest of the JSON
-   rules by looking at every value; all other messages are proven before their hook runs.
+   Descriptions, candidates and audio are tried as their usual shape first, which proves the rest
+   of the JSON rules by looking at every value; all other messages are proven before their hook
+   runs.
 3. The hooks come from a cattrs Converter. For a class whose fields each are "the first of these
    names" a hook factory makes the hook from the class and its entry in ``_SHAPES``; where the wire
    is less regular a hook is written out.
@@ -498,6 +499,8 @@ def _structure_candidate(message: _Raw, _: Any) -> IceCandidate:
     return _ice_candidate(text or "", mid or None, index, ufrag or None)
 
 
+_offer: Final = positional(Offer)
+_answer: Final = positional(Answer)
 _ice_candidate: Final = positional(IceCandidate)
 _MAX_INDEX: Final = 65_535  # W3C webrtc-pc 4.8.1: an unsigned short
 _NUMERIC: Final = re.compile("[0-9]{1,5}")
@@ -991,11 +994,11 @@ def _bound_success(success: ConnectedSuccess, limits: Limits) -> ConnectedSucces
 # ---- the usual shapes
 #
 # Of the messages that come by the hundred, the shape that stock peers write them in. Each function
-# looks at every value of the message, so that none is left for jsontext.prove to look at; for any
-# other shape it returns None, and the hook decides.
+# looks at every value of the message, so that none is left for jsontext.prove to look at, and keeps
+# the bounds; for anything else it returns None, and the hook decides.
 
 
-def _usual_candidate(message: _Raw) -> IceCandidate | None:
+def _usual_candidate(message: _Raw, limits: Limits) -> IceCandidate | None:
     data = message.get("data")
     if type(data) is not dict or len(data) != 1 or len(message) != 2:
         return None
@@ -1011,8 +1014,38 @@ def _usual_candidate(message: _Raw) -> IceCandidate | None:
         and type(index) is int
         and 0 <= index <= _MAX_INDEX
     ):
-        return _ice_candidate(text, mid or None, index, ufrag or None)
+        longest = limits.candidate
+        if len(text) <= longest and len(mid) <= longest and len(ufrag) <= longest:
+            return _ice_candidate(text, mid or None, index, ufrag or None)
     return None
+
+
+def _usual_offer(message: _Raw, limits: Limits) -> Offer | None:
+    sdp = _usual_sdp(message, limits)
+    return None if sdp is None else _offer(sdp)
+
+
+def _usual_answer(message: _Raw, limits: Limits) -> Answer | None:
+    sdp = _usual_sdp(message, limits)
+    return None if sdp is None else _answer(sdp)
+
+
+def _usual_sdp(message: _Raw, limits: Limits) -> str | None:
+    data = message.get("data")
+    if type(data) is not dict or len(data) != 1 or len(message) != 2:
+        return None
+    inner = data.get("sdp")
+    if type(inner) is not dict or len(inner) != 2:
+        return None
+    sdp = inner.get("sdp")
+    if type(sdp) is type(inner.get("type")) is str and len(sdp) <= limits.sdp and sdp.isascii():
+        ends = sdp.encode().translate(None, _NO_LINE_END)
+        if ends == b"\r\n" * (len(ends) // 2):
+            return sdp
+    return None
+
+
+_NO_LINE_END: Final = bytes(byte for byte in range(256) if byte not in b"\r\n")
 
 
 def _usual_pcm(message: _Raw, name: str) -> bytes | None:
@@ -1029,12 +1062,12 @@ def _usual_pcm(message: _Raw, name: str) -> bytes | None:
     return None if len(pcm) % 2 else pcm
 
 
-def _usual_append(message: _Raw) -> AudioAppend | None:
+def _usual_append(message: _Raw, _: Limits) -> AudioAppend | None:
     pcm = _usual_pcm(message, "audio")
     return None if pcm is None else _audio_append(pcm, None)
 
 
-def _usual_audio_delta(message: _Raw) -> AudioDelta | None:
+def _usual_audio_delta(message: _Raw, _: Limits) -> AudioDelta | None:
     pcm = _usual_pcm(message, "delta")
     return None if pcm is None else _audio_delta(pcm)
 
@@ -1165,14 +1198,16 @@ _BOUNDS: Final[dict[type, Callable[[Any, Limits], Any]]] = {
     ConnectedSuccess: _bound_success,
 }
 
-_USUAL: Final[dict[type, Callable[[_Raw], Any]]] = {
+_USUAL: Final[dict[type, Callable[[_Raw, Limits], Any]]] = {
+    Offer: _usual_offer,
+    Answer: _usual_answer,
     IceCandidate: _usual_candidate,
     AudioAppend: _usual_append,
     AudioDelta: _usual_audio_delta,
 }
 
 _Entry: TypeAlias = tuple[
-    _Hook, type, Callable[[Any, Limits], Any] | None, Callable[[_Raw], Any] | None
+    _Hook, type, Callable[[Any, Limits], Any] | None, Callable[[_Raw, Limits], Any] | None
 ]
 
 
@@ -1221,12 +1256,13 @@ def decode(
     if entry is None:
         return _without_entry(prove(message, text), text, sender, limits)
     hook, cls, bound, usual = entry
-    decoded = None if usual is None else usual(message)
-    if decoded is None:
-        message = prove(message, text)
+    if usual is not None:
+        decoded = usual(message, limits)
+        if decoded is not None:
+            return decoded  # type: ignore[no-any-return]
+    message = prove(message, text)
     try:
-        if decoded is None:
-            decoded = hook(message, cls)
+        decoded = hook(message, cls)
         return decoded if bound is None else bound(decoded, limits)  # type: ignore[no-any-return]
     except MalformedMessageError as error:
         raise MalformedMessageError(error.reason, type=kind, field=error.field) from None

@@ -11,6 +11,7 @@ from typing import Final
 
 from attrs import field, frozen
 
+from navtalk_proto.construct import positional
 from navtalk_proto.errors import MalformedMessageError
 from navtalk_proto.limits import Limits
 from navtalk_proto.wire.messages import Description, IceCandidate
@@ -18,17 +19,31 @@ from navtalk_proto.wire.messages import Description, IceCandidate
 __all__ = ["Sdp", "SdpMedia", "candidate_ufrag", "check_description", "same_transport"]
 
 _FIELD: Final = "data.sdp.sdp"
-_M_LINE: Final = re.compile(r"([!-~]+) ([0-9]{1,5})(?:/[0-9]+)? [!-~]+(?: |$)")
-_VERSION: Final = re.compile(r"v=0(?:\r?\n|\Z)")
-_MATTERS: Final = re.compile(
-    r"\n(m=[^\n]*|a=(?:ice-|fin|mid|bun|send|recv|ina|group:BUNDLE )[^\n]*)"
+_M_LINE: Final = re.compile(r"m=([!-~]+) ([0-9]{1,5})(?:/[0-9]+)? [!-~]+(?: |\r?$)")
+_USUAL_M_LINE: Final = re.compile(
+    r"m=[!-~]+ (?:[1-5][0-9]{4}|6[0-4][0-9]{3}|[1-9][0-9]{0,3}) [!-~]+ "
 )
-"""Of eighty lines of a browser's description a dozen are about its transport; the others are passed
-over in C."""
+_VERSION: Final = re.compile(r"v=0(?:\r?\n|\Z)")
+_TRANSPORT: Final = r"a=(?:ice-|fin).*(?:\na=(?:ice-|fin).*)*+"
+_MATTERS: Final = re.compile(
+    rf"\n(?:(m=.*)|({_TRANSPORT})|a=((?:mid|bun|send|recv|ina|group:BUNDLE ).*))"
+)
+"""What matters of a description, in order: an m-line, or neighbouring lines about its transport, or
+another attribute. Of eighty lines a dozen are found; the others are passed over in C. A dot is any
+character but LF: the CR of a CRLF is still there."""
+_SKELETON: Final = re.compile(rf"\n(m=.*|{_TRANSPORT})")
 _ICE_TEXT: Final = re.compile(r"[!-~]{1,256}")  # RFC 8839 5.4: at most 256 characters
-_FINGERPRINT: Final = re.compile(r"([!-~]+) ([0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2})++)")
-_DIRECTIONS: Final = frozenset({"sendrecv", "sendonly", "recvonly", "inactive"})
+_HEX: Final = "[0-9A-Fa-f][0-9A-Fa-f]"
+_FINGERPRINT: Final = re.compile(rf"([!-~]+) ((?:{_HEX}:)*+{_HEX})")
 _MAX_FINGERPRINTS: Final = 16  # per m-line; one per hash function, aiortc writes 3
+_USUAL_TRANSPORT: Final = re.compile(
+    r"a=ice-ufrag:([!-~]{1,256})\r\na=ice-pwd:[!-~]{1,256}(?:\r\na=ice-options:[ -~]*)?"
+    rf"(?:\r\na=fingerprint:[!-~]+ (?:{_HEX}:)*+{_HEX}){{1,{_MAX_FINGERPRINTS}}}\r"
+)
+"""As aiortc and browsers write it; what is in it that can be malformed is proven not to be."""
+_DIRECTIONS: Final = frozenset({"sendrecv", "sendonly", "recvonly", "inactive"})
+_NONE: Final[frozenset[str]] = frozenset()
+_MAX_PORT: Final = 65_535
 _CANDIDATE_FIXED_TOKENS: Final = 8  # RFC 8839 5.1, up to and with the candidate's type
 
 
@@ -51,20 +66,40 @@ class SdpMedia:
 
 @frozen(kw_only=True)
 class Sdp:
-    """A checked session description; its text is not kept."""
+    """A checked session description."""
 
-    medias: tuple[SdpMedia, ...]
-    """The m-lines in order; the index is an RTCIceCandidate's sdpMLineIndex."""
-    ufrags: frozenset[str] = field(init=False, repr=False, eq=False)
+    ufrags: frozenset[str]
     """The user name fragments that candidates for this description may carry."""
+    transports: tuple[str, ...]
+    """The ICE and DTLS lines of each m-line as they are, where all are active and of the usual
+    shape; else empty."""
+    _text: str = field(repr=False)
+    _medias: tuple[SdpMedia, ...] | None = field(repr=False)
 
-    @ufrags.default
-    def _ufrags(self) -> frozenset[str]:
-        return frozenset([m.ufrag for m in self.medias if m.ufrag is not None])
+    @property
+    def medias(self) -> tuple[SdpMedia, ...]:
+        """The m-lines in order; the index is an RTCIceCandidate's sdpMLineIndex.
+
+        Read anew each time where ``transports`` was all that was looked at until now.
+        """
+        return _read(self._text) if self._medias is None else self._medias
+
+
+_sdp: Final = positional(Sdp)
+_sdp_media: Final = positional(SdpMedia)
+
+
+@frozen
+class _Transport:
+    """What neighbouring lines say about the transport; with BUNDLE every m-line repeats them."""
+
+    ufrag: str | None
+    pwd: bool
+    fingerprints: frozenset[str]
 
 
 class _Section:
-    """What was read of the session part or of one m-line; filled line by line."""
+    """What was read of the session part or of one m-line; filled piece by piece."""
 
     __slots__ = ("bundle_only", "direction", "fingerprints", "kind", "mid", "port", "pwd", "ufrag")
 
@@ -74,7 +109,7 @@ class _Section:
         self.mid: str | None = None
         self.ufrag: str | None = None
         self.pwd = False
-        self.fingerprints: set[str] = set()
+        self.fingerprints: frozenset[str] = _NONE
         self.direction: str | None = None
         self.bundle_only = False
 
@@ -97,40 +132,88 @@ def check_description(description: Description, limits: Limits) -> Sdp:
     if _VERSION.match(text) is None:
         raise _malformed(description, "does not start with v=0")
 
-    session = _Section("", 0)
+    usual = _usual(text, limits.m_lines)
+    if usual is not None:
+        return usual
+    try:
+        medias = _read(text, limits.m_lines)
+    except MalformedMessageError as error:
+        raise _malformed(description, error.reason) from None
+    ufrags = frozenset([media.ufrag for media in medias if media.ufrag is not None])
+    return _sdp(ufrags, (), "", medias)
+
+
+def _usual(text: str, m_lines: int) -> Sdp | None:
+    """A description in which each m-line is active and has all its transport in one piece.
+
+    That is what stock peers write. It inherits nothing, so that nothing else decides whether it is
+    usable. None: :func:`_read` decides.
+    """
+    found = _SKELETON.findall(text)
+    lines, transports = found[::2], tuple(found[1::2])
+    if not 0 < len(lines) == len(transports) <= m_lines or text.endswith("\r"):
+        return None
+    ufrags = []
+    checked = None
+    for line, transport in zip(lines, transports, strict=True):
+        if _USUAL_M_LINE.match(line) is None:
+            return None
+        if transport != checked:
+            match = _USUAL_TRANSPORT.fullmatch(transport)
+            if match is None:
+                return None
+            ufrags.append(match[1])
+            checked = transport
+    return _sdp(frozenset(ufrags), transports, text, None)
+
+
+def _read(text: str, m_lines: int | None = None) -> tuple[SdpMedia, ...]:
+    """The m-lines of a description, at most so many. Raises MalformedMessageError."""
+    session = section = _Section("", 0)
     sections: list[_Section] = []
     groups: list[list[str]] = []
-    for line in _lines_that_matter(text):
-        if line.startswith("m="):
-            if len(sections) == limits.m_lines:
-                raise _malformed(description, f"has more than {limits.m_lines} m-lines")
-            match = _M_LINE.match(line, 2)
-            if match is None or int(match[2]) > 65535:
-                raise _malformed(description, f"m-line {len(sections)} is not one")
-            sections.append(_Section(match[1], int(match[2])))
-        else:
-            if not sections and line.startswith("a=group:BUNDLE "):
-                groups.append(line[15:].split())
-            elif not _read_attribute(sections[-1] if sections else session, line[2:]):
+    transports: dict[str, _Transport | None] = {}
+    for media, lines, attribute in _pieces(text):
+        if media:
+            if len(sections) == m_lines:
+                raise MalformedMessageError(f"has more than {m_lines} m-lines")
+            match = _M_LINE.match(media)
+            if match is None or (port := int(match[2])) > _MAX_PORT:
+                raise MalformedMessageError(f"m-line {len(sections)} is not one")
+            section = _Section(match[1], port)
+            sections.append(section)
+        elif lines:
+            if lines not in transports:
+                transports[lines] = _read_transport(lines)
+            if not _add_transport(section, transports[lines]):
                 where = f"m-line {len(sections) - 1}" if sections else "the session part"
-                raise _malformed(description, f"{where} has a malformed ICE or DTLS attribute")
+                raise MalformedMessageError(f"{where} has a malformed ICE or DTLS attribute")
+        else:
+            name, _, value = attribute.removesuffix("\r").partition(":")
+            if name in _DIRECTIONS:
+                section.direction = name
+            elif name == "mid":
+                section.mid = value
+            elif name == "bundle-only":
+                section.bundle_only = True
+            elif name == "group" and not sections:
+                groups.append(value.split()[1:])
     if not sections:
-        raise _malformed(description, "has no m-line")
-
+        raise MalformedMessageError("has no m-line")
     tagged = _tagged_by_mid(sections, groups)
-    return Sdp(
-        medias=tuple(
-            _media(description, index, section, tagged.get(section.mid), session)
+    return tuple(
+        [
+            _media(index, section, tagged.get(section.mid), session)
             for index, section in enumerate(sections)
-        )
+        ]
     )
 
 
-def _lines_that_matter(text: str) -> list[str]:
-    """The lines of a description that are read below, with some that only begin like them."""
+def _pieces(text: str) -> list[tuple[str, str, str]]:
+    """What matters of a description, see _MATTERS, with some that only begins like it."""
     if text.endswith("\r"):
         text += "\r\n"  # A CR without LF is part of its line, also of the last one.
-    return [line.removesuffix("\r") for line in _MATTERS.findall(text)]
+    return _MATTERS.findall(text)
 
 
 def _malformed(description: Description, reason: str) -> MalformedMessageError:
@@ -141,28 +224,37 @@ def _utf8_size(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def _read_attribute(section: _Section, attribute: str) -> bool:
-    """Note an attribute that matters; False when it matters and is malformed."""
-    name, _, value = attribute.partition(":")
-    if name == "ice-ufrag":
-        section.ufrag = value
-        return _ICE_TEXT.fullmatch(value) is not None
-    if name == "ice-pwd":
-        section.pwd = True
-        return _ICE_TEXT.fullmatch(value) is not None
-    if name == "fingerprint":
-        match = _FINGERPRINT.fullmatch(value)
-        if match is None:
-            return False
-        section.fingerprints.add(f"{match[1].lower()} {match[2].upper()}")
-        return len(section.fingerprints) <= _MAX_FINGERPRINTS
-    if name == "mid":
-        section.mid = value
-    elif name == "bundle-only":
-        section.bundle_only = True
-    elif name in _DIRECTIONS:
-        section.direction = name
-    return True
+def _read_transport(lines: str) -> _Transport | None:
+    """What ICE and DTLS lines say; None when one of them is malformed."""
+    ufrag = None
+    pwd = False
+    fingerprints = set()
+    for line in lines.split("\n"):
+        name, _, value = line.removesuffix("\r").partition(":")
+        if name == "a=fingerprint":
+            match = _FINGERPRINT.fullmatch(value)
+            if match is None:
+                return None
+            fingerprints.add(f"{match[1].lower()} {match[2].upper()}")
+        elif name == "a=ice-ufrag" or name == "a=ice-pwd":
+            if _ICE_TEXT.fullmatch(value) is None:
+                return None
+            if name == "a=ice-ufrag":
+                ufrag = value
+            else:
+                pwd = True
+    return _Transport(ufrag, pwd, frozenset(fingerprints))
+
+
+def _add_transport(section: _Section, transport: _Transport | None) -> bool:
+    """Note what lines say about a section's transport; False: they are malformed, or too many."""
+    if transport is None:
+        return False
+    if transport.ufrag is not None:
+        section.ufrag = transport.ufrag
+    section.pwd = section.pwd or transport.pwd
+    section.fingerprints |= transport.fingerprints
+    return len(section.fingerprints) <= _MAX_FINGERPRINTS
 
 
 def _tagged_by_mid(sections: list[_Section], groups: list[list[str]]) -> dict[str | None, _Section]:
@@ -176,31 +268,24 @@ def _tagged_by_mid(sections: list[_Section], groups: list[list[str]]) -> dict[st
     return tagged
 
 
-def _media(
-    description: Description,
-    index: int,
-    section: _Section,
-    tagged: _Section | None,
-    session: _Section,
-) -> SdpMedia:
-    sources = [section, session] if tagged is None else [section, tagged, session]
-    ufrag = next((s.ufrag for s in sources if s.ufrag is not None), None)
-    fingerprints = next((s.fingerprints for s in sources if s.fingerprints), set[str]())
-    if section.active:
-        if ufrag is None:
-            raise _malformed(description, f"m-line {index} has no ice-ufrag")
-        if not any(source.pwd for source in sources):
-            raise _malformed(description, f"m-line {index} has no ice-pwd")
-        if not fingerprints:
-            raise _malformed(description, f"m-line {index} has no DTLS fingerprint")
-    return SdpMedia(
-        kind=section.kind,
-        mid=section.mid,
-        active=section.active,
-        direction=section.direction or session.direction or "sendrecv",
-        ufrag=ufrag if section.active else None,
-        fingerprints=frozenset(fingerprints) if section.active else frozenset(),
-    )
+def _media(index: int, section: _Section, tagged: _Section | None, session: _Section) -> SdpMedia:
+    """An m-line with its own transport, or what it inherits of it."""
+    direction = section.direction or session.direction or "sendrecv"
+    if not section.active:
+        return _sdp_media(section.kind, section.mid, False, direction, None, _NONE)
+    ufrag, pwd, fingerprints = section.ufrag, section.pwd, section.fingerprints
+    for source in (tagged, session):
+        if source is not None:
+            ufrag = source.ufrag if ufrag is None else ufrag
+            pwd = pwd or source.pwd
+            fingerprints = fingerprints or source.fingerprints
+    if ufrag is None:
+        raise MalformedMessageError(f"m-line {index} has no ice-ufrag")
+    if not pwd:
+        raise MalformedMessageError(f"m-line {index} has no ice-pwd")
+    if not fingerprints:
+        raise MalformedMessageError(f"m-line {index} has no DTLS fingerprint")
+    return _sdp_media(section.kind, section.mid, True, direction, ufrag, fingerprints)
 
 
 def same_transport(old: Sdp, new: Sdp) -> bool:
@@ -211,11 +296,14 @@ def same_transport(old: Sdp, new: Sdp) -> bool:
     another peer connection's (RFC 8829 section 5.2.2). The ``o=`` line is not compared: aiortc
     writes a new session id in every description.
     """
-    if len(new.medias) < len(old.medias):
+    if old.transports and new.transports[: len(old.transports)] == old.transports:
+        return True
+    ours, theirs = old.medias, new.medias
+    if len(theirs) < len(ours):
         return False
     return all(
         before.ufrag == after.ufrag and not before.fingerprints.isdisjoint(after.fingerprints)
-        for before, after in zip(old.medias, new.medias, strict=False)
+        for before, after in zip(ours, theirs, strict=False)
         if before.active and after.active
     )
 
