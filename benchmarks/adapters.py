@@ -15,7 +15,7 @@ The loop that is named is the one under the engine; asyncio's user tasks run on 
 
 How to read it: a value is the median over the rounds, a ratio the median of the rounds' own ratios
 to asyncio. "hand-over" is the time from the decoder's output, on its thread, to the user's task;
-"from the buffer" leaves out the way from the decoder's thread to the engine's loop. "sent to user"
+"from the buffer" leaves out the way from the decoder's thread to asyncio's loop. "sent to user"
 is the whole way from the sender's clock, most of it aiortc's jitter buffer. CPU is user and system
 time of the whole receiving process, decoding included, in percent of one core. Bars are for
 CPython 3.11 to 3.13. The p99 are rough on a machine that does other things.
@@ -46,12 +46,12 @@ from typing import Any, Final, TypeAlias
 
 import av
 import trio
-from aiortc import rtcrtpreceiver
 from attrs import field, frozen, mutable
 from sender import fetch_sent, read_number, running_sender
 
 import navtalk_asyncio
 import navtalk_trio
+from navtalk_asyncio.media import engine_thread, frame_decoder
 from navtalk_asyncio.media.frame_buffer import FrameBuffer
 from navtalk_proto import Endpoint
 
@@ -142,10 +142,8 @@ class Meter:
 
 def stamp_frames(meter: Meter) -> None:
     """Have every decoder and every frame buffer of this process stamp what passes."""
-    module: Any = rtcrtpreceiver
-    make_decoder = module.get_decoder
-    buffers: Any = FrameBuffer
-    push = buffers.push
+    module: Any = frame_decoder
+    make_decoder = module.open_decoder
 
     def stamping_decoder(codec: Any) -> Any:
         decoder = make_decoder(codec)
@@ -160,12 +158,17 @@ def stamp_frames(meter: Meter) -> None:
         decoder.decode = stamped
         return decoder
 
-    def stamping_push(buffer: FrameBuffer[Any], frame: Any) -> None:
-        meter.stamp(meter.buffered, frame)
-        push(buffer, frame)
+    module.open_decoder = stamping_decoder
+    for buffer, name in ((FrameBuffer, "push"), (engine_thread._HandOver, "put")):
+        setattr(buffer, name, _stamping(meter, getattr(buffer, name)))
 
-    module.get_decoder = stamping_decoder
-    buffers.push = stamping_push
+
+def _stamping(meter: Meter, put: Callable[..., Any]) -> Callable[..., Any]:
+    def stamped(buffer: object, frame: Any, *rest: Any) -> Any:
+        meter.stamp(meter.buffered, frame)
+        return put(buffer, frame, *rest)
+
+    return stamped
 
 
 def datagrams_lost() -> float:

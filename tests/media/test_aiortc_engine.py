@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 from aioice.ice import get_host_addresses
-from aiortc import rtcrtpreceiver
 
-from navtalk_asyncio.media import private_names
+from navtalk_asyncio.media import frame_decoder, private_names
 from navtalk_proto.actions import (
     ClosePeer,
     CreateOffer,
@@ -622,7 +621,7 @@ async def test_closing_waits_for_a_decoder_beside_the_loop(
             freed.append(go_on.wait(20.0))
             return []
 
-    monkeypatch.setattr(rtcrtpreceiver, "get_decoder", lambda _codec: Stuck())
+    monkeypatch.setattr(frame_decoder, "open_decoder", lambda _codec: Stuck())
     _, client = await media.call()
     reader = client.engine.frames(VIDEO)
     await asyncio.to_thread(decoding.wait)

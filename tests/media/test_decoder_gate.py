@@ -1,38 +1,24 @@
 from __future__ import annotations
 
+import threading
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
 
+from navtalk_asyncio.media import frame_decoder
 from navtalk_asyncio.media.decoder_gate import (
+    DECODER_BACKLOG,
     KEYFRAME_CACHE_FRAMES,
     SOUND_CACHE_SECONDS,
     DecoderGate,
 )
 from navtalk_proto.media import MediaKind
 
+PATIENCE = 20.0
+"""Seconds of real time until a wait is given up; only a failing test gets near it."""
 
-def test_the_end_is_not_discarded() -> None:
-    """A thread that is busy with a frame has not seen its end when what is queued is dropped."""
-    delivered: list[Any] = []
-    dropped: list[None] = []
-
-    def deliver(codec: Any, frame: Any) -> bool:
-        delivered.append((codec, frame))
-        return True
-
-    gate = DecoderGate(MediaKind.AUDIO, deliver, lambda: 0.0)
-    gate.wanted = lambda: True
-    gate.on_drop = lambda: dropped.append(None)
-    gate.put(("opus", 1))
-    gate.put(None)
-    gate.discard()
-    assert gate.get() is None
-    assert delivered == [("opus", 1)]
-    assert len(dropped) == 1
-    # The end itself is no frame.
-    gate.put(("opus", 2))
-    assert delivered == [("opus", 1)]
+CODEC = SimpleNamespace(name="codec")
 
 
 class Frame(NamedTuple):
@@ -40,37 +26,123 @@ class Frame(NamedTuple):
     keyframe: bool = True
 
 
+class Plain:
+    """A decoder that gives what it gets, and cannot read bad frames."""
+
+    def decode(self, frame: Frame) -> list[bytes]:
+        if frame.data == b"bad":
+            raise ValueError("bad")
+        return [frame.data]
+
+
+@pytest.fixture(autouse=True)
+def plain_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_decoder, "open_decoder", lambda _codec: Plain())
+
+
 class Watched:
-    """A gate, what it has for the decoder, and how often it asked for a keyframe."""
+    """A gate, what was decoded of it, and how often it asked for a keyframe."""
 
     def __init__(self, kind: MediaKind) -> None:
         self.time = 0.0
         self.reading = False
-        self.asked = 0
+        self.asked = self.dropped = self.unreadable = 0
+        self.decoded: list[tuple[Any, threading.Thread]] = []
+        self.marked = threading.Event()
         self.gate = DecoderGate(kind, lambda _codec, frame: frame.keyframe, lambda: self.time)
         self.gate.wanted = lambda: self.reading
         self.gate.need_keyframe = self._ask
+        self.gate.on_drop = self._drop
+        self.gate.on_decoded = self._decoded
+        self.gate.on_unreadable = self._unreadable
+        self.thread = threading.Thread(target=self.gate.get)
 
     def _ask(self) -> None:
         self.asked += 1
 
+    def _drop(self) -> None:
+        self.dropped += 1
+
+    def _unreadable(self) -> None:
+        self.unreadable += 1
+
+    def _decoded(self, frame: bytes) -> None:
+        if frame == b"mark":
+            self.marked.set()
+        else:
+            self.decoded.append((frame, threading.current_thread()))
+
     def put(self, *frames: Frame) -> None:
         for frame in frames:
-            self.gate.put(("codec", frame))
+            self.gate.put((CODEC, frame))
 
     def read(self) -> None:
         self.reading = True
         self.gate.begin()
 
-    def queued(self) -> list[bytes]:
-        self.gate.put(("codec", Frame(b"mark")))
-        found = []
-        while (frame := self.gate.get()[1]).data != b"mark":
-            found.append(frame.data)
-        return found
+    def result(self) -> list[bytes]:
+        """What is decoded, when all has been and the gate is at its end."""
+        self.thread.start()
+        if self.reading:
+            self.put(Frame(b"mark"))
+            assert self.marked.wait(PATIENCE)
+        self.gate.put(None)
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive()
+        return [frame for frame, _ in self.decoded]
 
 
 KEY, NEXT, THIRD = Frame(b"key"), Frame(b"next", keyframe=False), Frame(b"third", keyframe=False)
+
+
+def test_the_end_is_not_discarded() -> None:
+    """A thread that is busy with a frame has not seen its end when what is queued is dropped."""
+    watched = Watched(MediaKind.VIDEO)
+    watched.read()
+    watched.asked = 0
+    watched.put(KEY)
+    watched.gate.put(None)
+    watched.gate.discard()
+    # The end itself is no frame.
+    assert watched.dropped == 1
+    watched.put(NEXT)
+    watched.reading = False
+    assert watched.result() == []
+
+
+def test_pictures_are_decoded_on_the_thread_and_sound_where_it_comes() -> None:
+    pictures, sounds = Watched(MediaKind.VIDEO), Watched(MediaKind.AUDIO)
+    for watched in (pictures, sounds):
+        watched.put(KEY)
+        watched.read()
+        watched.put(NEXT)
+        assert watched.result() == [b"key", b"next"]
+    assert {thread for _, thread in pictures.decoded} == {pictures.thread}
+    assert {thread for _, thread in sounds.decoded} == {threading.current_thread()}
+    assert pictures.gate.queued == sounds.gate.queued == 0
+    assert pictures.gate.decode_seconds is not None
+
+
+@pytest.mark.parametrize(("kind", "told"), [(MediaKind.VIDEO, 1), (MediaKind.AUDIO, 0)])
+def test_what_cannot_be_decoded_ends_nothing(kind: MediaKind, told: int) -> None:
+    watched = Watched(kind)
+    watched.put(KEY)
+    watched.read()
+    watched.put(Frame(b"bad"), NEXT)
+    assert watched.result() == [b"key", b"next"]
+    assert watched.unreadable == told
+
+
+def test_a_decoder_that_is_too_slow_goes_on_with_a_keyframe() -> None:
+    watched = Watched(MediaKind.VIDEO)
+    watched.put(KEY)
+    watched.read()
+    watched.put(*[NEXT] * DECODER_BACKLOG)
+    assert (watched.dropped, watched.asked) == (1, 1)
+    assert watched.gate.queued == DECODER_BACKLOG
+    watched.gate.discard()
+    watched.put(THIRD, KEY)
+    assert watched.result() == [b"key"]
 
 
 def test_a_first_reader_need_not_wait_for_another_picture() -> None:
@@ -78,7 +150,7 @@ def test_a_first_reader_need_not_wait_for_another_picture() -> None:
     watched.put(KEY, NEXT)
     watched.read()
     watched.put(THIRD)
-    assert watched.queued() == [b"key", b"next", b"third"]
+    assert watched.result() == [b"key", b"next", b"third"]
     assert watched.asked == 0
 
 
@@ -88,7 +160,7 @@ def test_a_second_reader_changes_nothing() -> None:
     watched.read()
     watched.put(NEXT)
     watched.read()
-    assert watched.queued() == [b"key", b"next"]
+    assert watched.result() == [b"key", b"next"]
     assert watched.asked == 0
 
 
@@ -98,7 +170,7 @@ def test_where_nothing_is_kept_a_keyframe_is_asked_for_at_once(pictures: int) ->
     watched.put(*([KEY, *[NEXT] * pictures][:pictures]))
     watched.read()
     assert watched.asked == 1
-    assert watched.queued() == []
+    assert watched.result() == []
 
 
 @pytest.mark.parametrize("kind", MediaKind)
@@ -107,7 +179,8 @@ def test_after_the_end_nothing_is_decoded_for_a_reader(kind: MediaKind) -> None:
     watched.put(KEY)
     watched.gate.put(None)
     watched.read()
-    assert watched.gate.get() is None
+    watched.reading = False
+    assert watched.result() == []
     assert watched.asked == 0
 
 
@@ -117,7 +190,7 @@ def test_nothing_begins_for_a_reader_that_is_gone_again() -> None:
     watched.gate.begin()
     assert watched.asked == 0
     watched.read()
-    assert watched.queued() == [b"key"]
+    assert watched.result() == [b"key"]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +203,7 @@ def test_a_first_listener_gets_the_newest_sound_unless_it_is_old(
     watched.put(Frame(b"one"), Frame(b"two"))
     watched.time += later
     watched.read()
-    assert watched.queued() == heard
+    assert watched.result() == heard
     assert watched.asked == 0
 
 
@@ -140,4 +213,4 @@ def test_a_second_listener_does_not_repeat_a_sound() -> None:
     watched.read()
     watched.put(Frame(b"two"))
     watched.read()
-    assert watched.queued() == [b"one", b"two"]
+    assert watched.result() == [b"one", b"two"]

@@ -19,9 +19,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import weakref
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from attrs import evolve
@@ -52,12 +53,13 @@ from navtalk_asyncio.media.answer_watch import AnswerTold, AnswerWatch
 from navtalk_asyncio.media.command_error import CommandError
 from navtalk_asyncio.media.datagram_path import DatagramPath
 from navtalk_asyncio.media.frame_buffer import AUDIO_MICROSECONDS, VIDEO_FRAMES, FrameBuffer
+from navtalk_asyncio.media.frame_readers import FrameReaders
 from navtalk_asyncio.media.gathering import Gathering
 from navtalk_asyncio.media.ice_checks import PromptChecks
 from navtalk_asyncio.media.ice_servers import IceServers
 from navtalk_asyncio.media.interface import EncodedFrame, EngineCallbacks, TrackCounters
 from navtalk_asyncio.media.payload_types import PayloadTypes
-from navtalk_asyncio.media.picture_clock import PictureClock
+from navtalk_asyncio.media.picture_clock import LOOK_SECONDS, PictureClock
 from navtalk_asyncio.media.private_names import works
 from navtalk_asyncio.media.receive_path import BLACKOUT_SECONDS
 from navtalk_asyncio.media.receiver_meter import ReceiverMeter, sent_stats
@@ -168,9 +170,7 @@ class AiortcEngine:
         self._ignored: Counter[str] = Counter()
         self._answer_watch = AnswerWatch()
         self._last_stats = MediaStats()
-        self._readers: dict[MediaKind, weakref.WeakSet[FrameBuffer[Any] | DecodedSink]] = {
-            kind: weakref.WeakSet() for kind in MediaKind
-        }
+        self._readers = {kind: FrameReaders(self._loop) for kind in MediaKind}
         self._sinks = {kind: EncodedSinks(self._loop) for kind in MediaKind}
 
     @property
@@ -274,19 +274,23 @@ class AiortcEngine:
         Returns what removes it; decoding stops with the last reader or sink. `on_end` is called
         once, when the media of this kind end, unless the sink was removed before.
         """
-        reader = DecodedSink(sink, on_end)
+        return self._add_reader(kind, DecodedSink(sink, on_end, self._loop))
+
+    def add_direct_sink(
+        self, kind: MediaKind, sink: Callable[[Any], None], on_end: Callable[[], None]
+    ) -> Callable[[], None]:
+        """As :meth:`add_decoded_sink`, but `sink` is called on the thread that decodes: a picture
+        does not wake the loop."""
+        return self._add_reader(kind, DecodedSink(sink, on_end, self._loop, any_thread=True))
+
+    def _add_reader(self, kind: MediaKind, reader: DecodedSink) -> Callable[[], None]:
         if self._closing is not None:
             reader.close()
-            return reader.remove
-        readers = self._readers[kind]
-        readers.add(reader)
-        self._begin_decoding(kind)
-
-        def remove() -> None:
-            reader.remove()
-            readers.discard(reader)
-
-        return remove
+        else:
+            self._readers[kind].add(reader)
+            self._begin_decoding(kind)
+        # What it returns is what keeps the reader.
+        return reader.remove
 
     def codec(self, kind: MediaKind) -> str | None:
         """The codec of the newest encoded frame of a kind; None before the first."""
@@ -473,25 +477,35 @@ class AiortcEngine:
         return self._first(received.kind) is received and self._watched(received.kind)
 
     def _watched(self, kind: MediaKind) -> bool:
-        return any(not reader.closed for reader in self._readers[kind])
+        return self._readers[kind].wanted
 
     def _begin_decoding(self, kind: MediaKind) -> None:
         received = self._first(kind)
         if received is not None:
             received.begin_decoding()
 
-    def _decoded(self, received: _Received, frame: Any) -> None:
+    def _decoded(self, received: _Received, frame: Any, *, on_loop: bool) -> None:
+        """A frame was decoded: sound on the loop, pictures on a thread, on the loop without tap."""
+        if self._first(received.kind) is not received:
+            return
+        if received.kind is MediaKind.AUDIO and self._listens():
+            self._answer_watch.decoded_sound(frame, received.sound_arrival)
+        self._readers[received.kind].push(frame, on_loop=on_loop)
+
+    def _look(self, received: _Received, frame: Any) -> None:
         if self._first(received.kind) is received:
-            if received.kind is MediaKind.VIDEO:
-                self._answer_watch.picture(frame, received.meter.arrival(frame.pts))
-            for reader in list(self._readers[received.kind]):
-                reader.push(frame)
+            self._answer_watch.picture(frame, received.meter.arrival(frame.pts))
+
+    def _listens(self) -> bool:
+        return self._answer_watch.told is not None or self._watched(MediaKind.VIDEO)
 
     def _encoded(self, received: _Received, frame: EncodedFrame) -> None:
         if self._first(received.kind) is not received:
             return
-        if received.kind is MediaKind.AUDIO and (
-            self._answer_watch.told is not None or self._watched(MediaKind.VIDEO)
+        if (
+            received.kind is MediaKind.AUDIO
+            and not self._watched(MediaKind.AUDIO)
+            and self._listens()
         ):
             self._answer_watch.sound(frame)
         self._sinks[received.kind].give(frame)
@@ -507,9 +521,7 @@ class AiortcEngine:
 
     def _end_frames(self, *kinds: MediaKind) -> None:
         for kind in kinds:
-            for reader in list(self._readers[kind]):
-                reader.close()
-            self._readers[kind].clear()
+            self._readers[kind].end()
             self._sinks[kind].end()
 
 
@@ -539,6 +551,10 @@ class _Received:
         self._picture = PictureClock() if self.kind is MediaKind.VIDEO else None
         self._watched = False
         """Whether somebody decoded this at the last report."""
+        self._looked = float("-inf")
+        """When a picture was last given to `_picture`, in monotonic seconds."""
+        self.sound_arrival = 0.0
+        """When the newest packet of sound came."""
         self._tap: ReceiverTap | None = None
         if works("receiving"):
             self._tap = ReceiverTap(
@@ -550,6 +566,7 @@ class _Received:
                 on_packet=self._packet,
                 on_frame=self._frame,
                 on_drop=self.count_drop,
+                on_decoded=self._decoded,
                 wanted=lambda: engine._wanted(self),
                 spawn=engine._own,
             )
@@ -586,6 +603,7 @@ class _Received:
 
     def _frame(self, frame: EncodedFrame) -> None:
         self.meter.frame(frame)
+        self.sound_arrival = frame.arrival
         self._engine._encoded(self, frame)
 
     def _packet(self, size: int) -> None:
@@ -640,16 +658,34 @@ class _Received:
         if self._tap is not None:
             self._tap.close()
 
+    def _decoded(self, frame: Any) -> None:
+        """A frame that the tap decoded: pictures on the decoder's thread, sound on the loop."""
+        self._frames_decoded += 1
+        if self._picture is None:
+            self._engine._decoded(self, frame, on_loop=True)
+            return
+        self._engine._decoded(self, frame, on_loop=False)
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS or self._engine._answer_watch.looks:
+            self._looked = now
+            with suppress(RuntimeError):  # The loop is gone.
+                self._engine._loop.call_soon_threadsafe(self._look, frame)
+
+    def _look(self, frame: Any) -> None:
+        assert self._picture is not None
+        self._picture.see(frame, self._engine._loop.time())
+        self._engine._look(self, frame)
+
     async def _pump(self, track: MediaStreamTrack) -> None:
+        """Take the frames off aiortc's track; with a tap it gives none, but ends."""
         try:
             while True:
                 frame = await track.recv()
                 self._frames_decoded += 1
-                if self._tap is None:
-                    self._came(self._engine._loop.time())
+                self._came(self._engine._loop.time())
                 if self._picture is not None:
-                    self._picture.see(frame, self._engine._loop.time())
-                self._engine._decoded(self, frame)
+                    self._look(frame)
+                self._engine._decoded(self, frame, on_loop=True)
         except MediaStreamError:
             self._engine._track_ended(self._peer, self)
 

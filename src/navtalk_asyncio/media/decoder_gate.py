@@ -1,4 +1,9 @@
-"""What stands where a receiver's decoder queue stood: nothing is decoded that nobody looks at."""
+"""What stands where a receiver's decoder queue stood: nothing is decoded that nobody looks at.
+
+aiortc's decoder threads hand each frame over by a coroutine, its task, a queue and the task that
+waits for it. Here pictures are decoded on that same thread, but inside of its one call of
+:meth:`DecoderGate.get`, which returns at the end; sound is decoded where it arrives.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from navtalk_asyncio.media.frame_decoder import FrameDecoder
 from navtalk_proto.media import MediaKind
 
 __all__ = ["DecoderGate"]
 
-DECODER_BACKLOG: Final = {MediaKind.VIDEO: 30, MediaKind.AUDIO: 50}
-"""Encoded frames waiting for the decoder thread, one second of each kind. aiortc has no limit here:
-a slow decoder costs seconds of delay and stalls the loop at close."""
+DECODER_BACKLOG: Final = 30
+"""Pictures waiting for the decoder thread, one second. aiortc has no limit here: a slow decoder
+costs seconds of delay and stalls the loop at close."""
 
 KEYFRAME_CACHE_FRAMES: Final = 30
 KEYFRAME_CACHE_BYTES: Final = 2 * 1024 * 1024
@@ -26,16 +32,21 @@ packet came since, the sound has stopped."""
 
 
 class DecoderGate:
-    """Stands where a receiver's decoder queue stood: sees every encoded frame, lets through to the
-    decoder thread what somebody wants decoded, and never holds more than a second."""
+    """Stands where a receiver's decoder queue stood: sees every encoded frame, has decoded what
+    somebody wants decoded, and never holds more than a second.
+
+    `deliver` gets every (codec, frame) and says whether it is a keyframe. `on_decoded` gets the
+    decoded frames, pictures on the decoder thread and sound on the loop.
+    """
 
     def __init__(
         self, kind: MediaKind, deliver: Callable[[Any, Any], bool], now: Callable[[], float]
     ) -> None:
         self._kind = kind
+        self._decoder = FrameDecoder()
         self._deliver = deliver
         self._now = now
-        self._queue: queue.Queue[Any] = queue.Queue()
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._synced = kind is MediaKind.AUDIO
         self._cache: deque[Any] = deque()
         self._cached_bytes = 0
@@ -45,10 +56,33 @@ class DecoderGate:
         self.wanted: Callable[[], bool] = lambda: False
         self.on_drop: Callable[[], None] = lambda: None
         self.need_keyframe: Callable[[], None] = lambda: None
+        self.on_decoded: Callable[[Any], None] = lambda _frame: None
+        self.on_unreadable: Callable[[], None] = lambda: None
+        """A picture could not be decoded. Called on the decoder thread."""
 
-    def get(self) -> Any:
-        """Called by aiortc's decoder thread."""
-        return self._queue.get()
+    @property
+    def queued(self) -> int:
+        """Frames that wait for the decoder."""
+        return self._queue.qsize()
+
+    @property
+    def decode_seconds(self) -> float | None:
+        """Processor time of decoding a frame, a mean of the newest; None before the first."""
+        return self._decoder.seconds
+
+    def get(self) -> None:
+        """Called by aiortc's decoder thread: decodes what is let through until the end."""
+        while (item := self._queue.get()) is not None:
+            if not self._decode(item):
+                self.on_unreadable()
+
+    def _decode(self, item: Any) -> bool:
+        frames = self._decoder.decode(*item)
+        if frames is None:
+            return False
+        for frame in frames:
+            self.on_decoded(frame)
+        return True
 
     def put(self, item: Any) -> None:
         """Called by the receiver on the loop with (codec, frame), and with None at the end."""
@@ -63,9 +97,7 @@ class DecoderGate:
             self._remember(item, keyframe)
         elif self._kind is MediaKind.AUDIO:
             self._forget()
-            if self._queue.qsize() >= DECODER_BACKLOG[self._kind]:
-                self._drop_oldest()
-            self._queue.put(item)
+            self._decode(item)
         else:
             self._decode_video(item, keyframe)
 
@@ -75,7 +107,7 @@ class DecoderGate:
             return
         if self._kind is MediaKind.AUDIO:
             if self._cache and self._now() - self._cached_at <= SOUND_CACHE_SECONDS:
-                self._queue.put(self._cache[-1])
+                self._decode(self._cache[-1])
         elif self._cache:
             for item in self._cache:
                 self._queue.put(item)
@@ -107,7 +139,7 @@ class DecoderGate:
             self.on_drop()
 
     def _decode_video(self, item: Any, keyframe: bool) -> None:
-        if self._queue.qsize() >= DECODER_BACKLOG[self._kind]:
+        if self._queue.qsize() >= DECODER_BACKLOG:
             # The decoder is too slow. What follows refers to what is dropped here.
             self._synced = False
             self.on_drop()

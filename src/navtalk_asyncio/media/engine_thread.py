@@ -25,6 +25,7 @@ from attrs import evolve
 from navtalk_asyncio.media.feed import Tap
 from navtalk_asyncio.media.frame_buffer import AUDIO_MICROSECONDS, VIDEO_FRAMES
 from navtalk_asyncio.media.interface import (
+    DirectSource,
     EncodedSource,
     Engine,
     EngineCallbacks,
@@ -194,6 +195,7 @@ class ThreadedEngine:
         self._thread = thread
         self._post = post
         self._pumps: set[asyncio.Task[None]] = set()
+        self._lock = threading.Lock()
         self._dropped: Counter[MediaKind] = Counter()
         self._engine: Engine
         made = concurrent.futures.Future[None]()
@@ -232,29 +234,40 @@ class ThreadedEngine:
     def subscribe(self, frames: _HandOver) -> Callable[[], None]:
         """Have decoded frames handed over until the media ends.
 
-        Returns what stops it; decoding stops with the last subscriber.
+        Returns what stops it; decoding stops with the last subscriber. An engine that gives frames
+        where it decodes them wakes the user's loop from there, and not the media loop first.
         """
-        task: asyncio.Task[None] | None = None
+        engine, kind = self._engine, frames.kind
+        stops: list[Callable[[], object]] = []
 
         def wake() -> None:
             self._tell(frames.arrived)
 
+        def put(frame: Any) -> None:
+            if gave_way := frames.put(frame, wake):
+                with self._lock:
+                    self._dropped[kind] += gave_way
+
         async def pump() -> None:
             try:
-                async for frame in self._engine.frames(frames.kind):
-                    self._dropped[frames.kind] += frames.put(frame, wake)
+                async for frame in engine.frames(kind):
+                    put(frame)
             finally:
                 frames.end(wake)
 
         def start() -> None:
-            nonlocal task
+            if isinstance(engine, DirectSource):
+                stops.append(engine.add_direct_sink(kind, put, lambda: frames.end(wake)))
+                return
             task = self._thread.loop.create_task(pump())
             self._pumps.add(task)
             task.add_done_callback(self._pumps.discard)
+            stops.append(task.cancel)
 
         def stop() -> None:
-            if task is not None:
-                task.cancel()
+            for one in stops:
+                one()
+            frames.end(wake)
 
         self._thread.loop.call_soon_threadsafe(start)
         return lambda: self._on_media_loop(stop)
@@ -374,7 +387,7 @@ class _HandOver:
         """Whether no further frame will come."""
         return self._ended
 
-    # ---- on the media loop
+    # ---- on the media loop, or on a decoder's thread
 
     def put(self, frame: Any, wake: Callable[[], None]) -> int:
         """Add the newest frame; returns how many gave way. `wake` posts :meth:`arrived`."""

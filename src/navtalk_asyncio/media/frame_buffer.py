@@ -56,6 +56,11 @@ class FrameBuffer(Generic[FrameT]):
         self._dropped = 0
 
     @property
+    def any_thread(self) -> bool:
+        """It is pushed to on its own loop only."""
+        return False
+
+    @property
     def dropped(self) -> int:
         """Frames given up because the reader was slower than the media."""
         return self._dropped

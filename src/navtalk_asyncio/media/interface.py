@@ -20,6 +20,7 @@ from navtalk_proto.media import Capabilities, MediaKind
 from navtalk_proto.stats import MediaStats
 
 __all__ = [
+    "DirectSource",
     "EncodedFrame",
     "EncodedSource",
     "Engine",
@@ -139,4 +140,18 @@ class EncodedSource(Protocol):
 
     def request_keyframe(self) -> bool:
         """Ask the sender for a keyframe (PLI, RFC 4585 section 6.3.1); False without video."""
+        ...
+
+
+@runtime_checkable
+class DirectSource(Protocol):
+    """An engine that gives decoded frames away on the thread that decodes them."""
+
+    def add_direct_sink(
+        self, kind: MediaKind, sink: Callable[[Any], None], on_end: Callable[[], None]
+    ) -> Callable[[], None]:
+        """As ``add_decoded_sink``, but `sink` is called on any thread, one call at a time.
+
+        What it has to do for another loop need not pass by the engine's.
+        """
         ...

@@ -60,8 +60,9 @@ class ReceiverMeter:
         if works("metering"):
             self._stock = receiver._handle_rtp_packet
             receiver._handle_rtp_packet = self._packet  # type: ignore[method-assign,assignment]
-            queue = self._receiver._RTCRtpReceiver__decoder_queue
-            queue.get = _TimedGet(queue.get, self._decoding.add)
+            if tap is None:
+                queue = self._receiver._RTCRtpReceiver__decoder_queue
+                queue.get = _TimedGet(queue.get, self._decoding.add)
 
     def _packet(self, packet: Any, arrival_time_ms: int) -> Awaitable[None]:
         codec = self._receiver._RTCRtpReceiver__codecs.get(packet.payload_type)
@@ -100,11 +101,12 @@ class ReceiverMeter:
         """What was measured, with what the engine counted."""
         now = self._now()
         freezes, freeze_seconds = self._freezes.measured(now=now)
-        queued = 0
-        buffer = BufferCounters() if self._tap is None else self._tap.buffer_counters
-        if works("metering"):
-            queue = self._receiver._RTCRtpReceiver__decoder_queue
-            queued = getattr(queue, "_queue", queue).qsize()
+        queued, decoding, buffer = 0, self._decoding.value, BufferCounters()
+        if self._tap is not None:
+            queued, decoding = self._tap.decoder_queue_frames, self._tap.decode_seconds
+            buffer = self._tap.buffer_counters
+        elif works("metering"):
+            queued = self._receiver._RTCRtpReceiver__decoder_queue.qsize()
         return ReceivedTrackStats(
             track_id=track_id,
             kind=self._kind,
@@ -120,7 +122,7 @@ class ReceiverMeter:
             keyframes=self._keyframes,
             frames_decoded=counters.frames_decoded,
             frames_dropped=counters.frames_dropped,
-            decode_seconds=self._decoding.value,
+            decode_seconds=decoding,
             freezes=freezes,
             freeze_seconds=freeze_seconds,
             jitter_buffer_packets=0 if self._tap is None else self._tap.held,
@@ -134,7 +136,7 @@ class ReceiverMeter:
 
 
 class _TimedGet:
-    """Stands in for a decoder queue's ``get``: from one task taken to the next is a decoding.
+    """Stands in for the ``get`` of aiortc's decoder queue: from one task to the next is a decoding.
 
     Called on the decoder's thread, one call at a time. What the thread waits inside is not counted.
     """

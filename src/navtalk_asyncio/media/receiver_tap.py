@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
 from typing import Any, Final, cast
 
 from aiortc import RTCPeerConnection, RTCRtpReceiver
@@ -46,7 +47,8 @@ class ReceiverTap:
 
     To be made before the receiver starts, that is in the ``track`` event. `on_packet` gets the
     payload size of every RTP packet, `on_frame` every complete encoded frame; neither may raise.
-    `wanted` says whether frames shall be decoded.
+    `wanted` says whether frames shall be decoded, `on_decoded` gets what was: pictures on aiortc's
+    decoder thread, sound on the loop.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class ReceiverTap:
         on_packet: Callable[[int], None],
         on_frame: Callable[[EncodedFrame], None],
         on_drop: Callable[[], None],
+        on_decoded: Callable[[Any], None],
         wanted: Callable[[], bool],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
@@ -67,6 +70,7 @@ class ReceiverTap:
         self._kind = kind
         self._track_id = track_id
         self._reports = reports
+        self._loop = loop
         self._now = loop.time
         self._on_packet = on_packet
         self._on_frame = on_frame
@@ -90,7 +94,9 @@ class ReceiverTap:
         self._gate = DecoderGate(kind, self._deliver, loop.time)
         self._gate.wanted = wanted
         self._gate.on_drop = on_drop
+        self._gate.on_decoded = on_decoded
         self._gate.need_keyframe = self._ask_again
+        self._gate.on_unreadable = self._ask_from_thread
         receiver._handle_rtp_packet = self._handle  # type: ignore[method-assign]
         self._receiver._RTCRtpReceiver__decoder_queue = self._gate
 
@@ -105,6 +111,16 @@ class ReceiverTap:
     def begin_decoding(self) -> None:
         """Somebody wants decoded frames from now on."""
         self._gate.begin()
+
+    @property
+    def decoder_queue_frames(self) -> int:
+        """Encoded frames that wait for the decoder."""
+        return self._gate.queued
+
+    @property
+    def decode_seconds(self) -> float | None:
+        """Processor time that decoding a frame took lately; None before the first."""
+        return self._gate.decode_seconds
 
     @property
     def held(self) -> int:
@@ -127,6 +143,10 @@ class ReceiverTap:
         if self._now() - self._keyframe_asked >= KEYFRAME_INTERVAL:
             self.request_keyframe()
 
+    def _ask_from_thread(self) -> None:
+        with suppress(RuntimeError):  # The loop is gone.
+            self._loop.call_soon_threadsafe(self._ask_again)
+
     def _lost(self) -> None:
         self._gate.lost()
         self._ask_after_loss()
@@ -145,10 +165,6 @@ class ReceiverTap:
         self._on_packet(len(packet.payload))
         if isinstance(self._path, ReceivePath):
             self._path.receive(packet, arrival_time_ms)
-            if self._receiver._RTCRtpReceiver__decoder_error.is_set():
-                # aiortc's decoder thread could not read a picture.
-                self._receiver._RTCRtpReceiver__decoder_error.clear()
-                self._ask_again()
         else:
             await self._path.receive(packet, arrival_time_ms)
 

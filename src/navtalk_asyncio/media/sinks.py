@@ -66,18 +66,37 @@ class EncodedSinks:
 
 
 class DecodedSink:
-    """A function where a FrameBuffer could be: one of an engine's readers of decoded frames."""
+    """A function where a FrameBuffer could be: one of an engine's readers of decoded frames.
 
-    def __init__(self, take: Callable[[Any], None], on_end: Callable[[], None]) -> None:
+    One that raises is removed and reported. With `any_thread` it is called on the thread that
+    decodes, and otherwise on the loop; `on_end` always there.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[Any], None],
+        on_end: Callable[[], None],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        any_thread: bool = False,
+    ) -> None:
         self._take = take
         self._on_end = on_end
+        self._loop = loop
+        self.any_thread: bool = any_thread
         self.closed: bool = False
         """Whether no further frame is wanted."""
 
     def push(self, frame: Any) -> None:
         """The newest frame; called by the engine."""
-        if not self.closed:
+        if self.closed:
+            return
+        try:
             self._take(frame)
+        except Exception as exc:  # noqa: BLE001 - reported to the loop
+            self.closed = True
+            context = {"message": "a decoded sink raised and was removed", "exception": exc}
+            self._loop.call_soon_threadsafe(self._loop.call_exception_handler, context)
 
     def close(self) -> None:
         """No more frames will come."""
