@@ -22,8 +22,9 @@ import numpy as np
 from aiortc.codecs.opus import OpusEncoder
 from aiortc.codecs.vpx import Vp8Encoder
 
+from navtalk_asyncio.emulator.clip_making import FRAMES_PER_SECOND
 from navtalk_asyncio.emulator.face import Face
-from navtalk_asyncio.emulator.tracks import FRAMES_PER_SECOND, Mouthpiece
+from navtalk_asyncio.emulator.mouthpiece import Mouthpiece
 
 PERIOD_MS = 1000.0 / FRAMES_PER_SECOND
 LOOP_FRAMES = 8 * FRAMES_PER_SECOND

@@ -25,7 +25,8 @@ from navtalk_asyncio.cli.question import ask
 from navtalk_asyncio.client import connect
 from navtalk_asyncio.emulator import Conversation, Emulator, Reply, emulate
 from navtalk_asyncio.emulator.face import Face
-from navtalk_asyncio.emulator.tracks import FaceTrack, Mouthpiece, VoiceTrack
+from navtalk_asyncio.emulator.mouthpiece import Mouthpiece
+from navtalk_asyncio.emulator.tracks import FaceTrack, VoiceTrack
 from navtalk_asyncio.emulator.voice import SynthesisError
 from navtalk_asyncio.media.aiortc_engine import AiortcEngine
 from navtalk_asyncio.server import ServerSession, serve

@@ -25,7 +25,8 @@ from navtalk_asyncio.cli.doctor import STEPS, examine
 from navtalk_asyncio.cli.findings import Finding, Verdict
 from navtalk_asyncio.emulator import Emulator, emulate
 from navtalk_asyncio.emulator.face import Face
-from navtalk_asyncio.emulator.tracks import FaceTrack, Mouthpiece, VoiceTrack
+from navtalk_asyncio.emulator.mouthpiece import Mouthpiece
+from navtalk_asyncio.emulator.tracks import FaceTrack, VoiceTrack
 from navtalk_asyncio.media import aiortc_engine
 from navtalk_asyncio.media.aiortc_engine import AiortcEngine
 from navtalk_asyncio.server import ServerSession, serve

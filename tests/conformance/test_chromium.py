@@ -23,7 +23,8 @@ from playwright.async_api import Page, expect
 from navtalk_asyncio.emulator import Conversation, EchoBrain, Emulator, Reply, emulate
 from navtalk_asyncio.emulator.demo_page import page_reply
 from navtalk_asyncio.emulator.face import Face
-from navtalk_asyncio.emulator.tracks import FaceTrack, Mouthpiece, VoiceTrack
+from navtalk_asyncio.emulator.mouthpiece import Mouthpiece
+from navtalk_asyncio.emulator.tracks import FaceTrack, VoiceTrack
 from navtalk_asyncio.emulator.voice import ToneSynthesiser
 from navtalk_asyncio.emulator.voice_activity import measure
 from navtalk_asyncio.media.aiortc_engine import AiortcEngine

@@ -13,7 +13,7 @@ import pytest
 
 from navtalk_asyncio import serve_session
 from navtalk_asyncio.emulator import AvatarDirectory
-from navtalk_asyncio.emulator.tracks import Mouthpiece
+from navtalk_asyncio.emulator.mouthpiece import Mouthpiece
 from navtalk_asyncio.emulator.visit import HumanConfig, visit
 from navtalk_asyncio.server import ServerSession
 from navtalk_asyncio.testing import MemoryTransport, PaperEngine, memory_transports

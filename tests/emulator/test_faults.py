@@ -20,8 +20,9 @@ from navtalk_asyncio.emulator import Conversation, FaultError, Reply, emulate
 from navtalk_asyncio.emulator.face import Face
 from navtalk_asyncio.emulator.faults import FAULT_NAMES, Faults, Step, parse_faults, timeline
 from navtalk_asyncio.emulator.faulty_session import FaultySession
+from navtalk_asyncio.emulator.mouthpiece import Mouthpiece
 from navtalk_asyncio.emulator.refusals import PlannedRefusal
-from navtalk_asyncio.emulator.tracks import FaceTrack, Mouthpiece, VoiceTrack
+from navtalk_asyncio.emulator.tracks import FaceTrack, VoiceTrack
 from navtalk_asyncio.testing import memory_transports, run_virtual
 from navtalk_proto import ClientConfig, ConnectTimeoutError, GpuFullError, ServerConfig
 from navtalk_proto.events import Closed, PeerClosing

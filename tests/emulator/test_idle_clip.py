@@ -13,16 +13,17 @@ import pytest
 
 from navtalk_asyncio import connect
 from navtalk_asyncio.emulator import Conversation, Reply, emulate, emulator
+from navtalk_asyncio.emulator.clip_making import FRAMES_PER_SECOND
 from navtalk_asyncio.emulator.face import Face
 from navtalk_asyncio.emulator.idle_clip import (
-    FRAMES_PER_SECOND,
     LOOP_FRAMES,
     IdleClip,
     IdleClips,
     encoded_silence,
     idle_clip,
 )
-from navtalk_asyncio.emulator.tracks import FaceTrack, Mouthpiece, VoiceTrack
+from navtalk_asyncio.emulator.mouthpiece import Mouthpiece
+from navtalk_asyncio.emulator.tracks import FaceTrack, VoiceTrack
 from navtalk_asyncio.media.interface import EncodedFrame
 from navtalk_asyncio.testing import VirtualClockLoop
 from navtalk_proto.media import MediaKind, MediaLine

@@ -116,6 +116,21 @@ def test_the_first_line_that_fits_answers(new: dict[str, Any], text: str) -> Non
         assert answered.pcm.decode("utf-16-le") == text
 
 
+def test_what_a_line_says_is_canned_unless_it_has_a_field() -> None:
+    script = """
+[[line]]
+when = "a"
+say = "Always this."
+[[line]]
+say = "You said {text}."
+"""
+    brain = ScriptedBrain.from_text(script, synthesiser=Murmur())
+    canned, with_field = reply(brain, text="a"), reply(brain, text="b")
+    assert canned is not None
+    assert with_field is not None
+    assert (canned.canned, with_field.canned) == (True, False)
+
+
 def test_a_line_may_call() -> None:
     assert reply(scripted(), text="two books") == Reply(
         text="", calls=(Call(name="book", arguments={"table": 4, "names": ["Ana"]}),)
@@ -180,7 +195,7 @@ def test_a_file_is_read_as_utf_8(tmp_path: Path) -> None:
     path = tmp_path / "lines.toml"
     path.write_text('[[line]]\nsay = "Grüß Gott"\n', "utf-8")
     brain = ScriptedBrain.from_file(path, synthesiser=Murmur())
-    assert reply(brain) == Reply(text="Grüß Gott", pcm="Grüß Gott".encode("utf-16-le"))
+    assert reply(brain) == Reply(text="Grüß Gott", pcm="Grüß Gott".encode("utf-16-le"), canned=True)
 
 
 def line(text: str) -> str:

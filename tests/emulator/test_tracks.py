@@ -14,7 +14,8 @@ from aiortc.mediastreams import MediaStreamError
 from numpy.typing import NDArray
 
 from navtalk_asyncio.emulator.face import Face
-from navtalk_asyncio.emulator.tracks import FaceTrack, Mouthpiece, MouthpieceError, VoiceTrack
+from navtalk_asyncio.emulator.mouthpiece import Mouthpiece, MouthpieceError
+from navtalk_asyncio.emulator.tracks import FaceTrack, VoiceTrack
 
 T = TypeVar("T")
 

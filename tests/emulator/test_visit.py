@@ -24,7 +24,7 @@ from navtalk_asyncio.emulator import (
     Reply,
     emulate,
 )
-from navtalk_asyncio.emulator.tracks import Mouthpiece
+from navtalk_asyncio.emulator.mouthpiece import Mouthpiece
 from navtalk_asyncio.emulator.visit import HumanConfig, visit
 from navtalk_asyncio.emulator.voice import SynthesisError
 from navtalk_asyncio.server import ServerSession

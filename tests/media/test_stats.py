@@ -43,11 +43,14 @@ SPOKEN = bytes(24_000) + tone(0.3) + bytes(24_000)
 class Toner:
     """A brain that answers at once: no synthesiser is started."""
 
+    def __init__(self, *, canned: bool = False) -> None:
+        self._canned = canned
+
     async def hear(self, conversation: Conversation) -> str:
         return "something"
 
     async def reply(self, conversation: Conversation) -> Reply:
-        return Reply(text="Hm.", pcm=SPOKEN)
+        return Reply(text="Hm.", pcm=SPOKEN, canned=self._canned)
 
 
 async def look(session: Any, enough: Any) -> SessionStats:
@@ -134,7 +137,10 @@ class StillFace(Face):
         return super().draw(0.0, mouth)
 
 
-def test_the_latency_of_a_turn_is_what_the_emulator_did(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("canned", [False, True], ids=["live", "prepared"])
+def test_the_latency_of_a_turn_is_what_the_emulator_did(
+    canned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both ends are in one process, on one loop and clock. What a busy machine adds is added to
     single turns; what we would measure wrong is in all of them. So the best turn counts."""
 
@@ -143,7 +149,7 @@ def test_the_latency_of_a_turn_is_what_the_emulator_did(monkeypatch: pytest.Monk
 
     async def main() -> tuple[list[TurnLatency], list[Any]]:
         async with (
-            emulate(brain=Toner()) as human,
+            emulate(brain=Toner(canned=canned)) as human,
             navtalk_asyncio.connect(human.endpoint()) as session,
         ):
             (visit,) = human.visits

@@ -45,12 +45,15 @@ class Reply:
     """What is said, and which functions are called.
 
     `text` may be empty: nothing is said then. `pcm` is its sound: PCM16, mono, 24,000 Hz, empty
-    for none. `calls` are made when the text is told; what comes of them is another reply.
+    for none. `calls` are made when the text is told; what comes of them is another reply. `canned`:
+    the same is said again and again, to anybody. It is worth being encoded once for all sessions;
+    the mouth of any other reply follows its voice live, in each session.
     """
 
     text: str
     pcm: bytes = field(default=b"", repr=lambda pcm: f"<{len(pcm)} bytes>")
     calls: tuple[Call, ...] = ()
+    canned: bool = False
 
 
 @frozen(kw_only=True)
@@ -162,7 +165,8 @@ class EchoBrain:
         picture = conversation.picture
         if picture is not None:
             told.append(f"I see a picture of {picture.width} x {picture.height} pixels.")
-        if not (told or calls or conversation.heard is not None):
+        greets = not (told or calls or conversation.heard is not None)
+        if greets:
             told.append(conversation.first_message or GREETING)
         text = " ".join(told)
         text = text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
@@ -174,7 +178,7 @@ class EchoBrain:
             echo = f"You said: {spoken}"
             text = f"{text} {echo}" if text else echo
             pcm += conversation.heard
-        return Reply(text=text, pcm=pcm, calls=calls)
+        return Reply(text=text, pcm=pcm, calls=calls, canned=greets)
 
 
 def _recalled(history: tuple[Said, ...]) -> str:

@@ -22,9 +22,11 @@ from navtalk_asyncio.emulator.faults import parse_faults
 from navtalk_asyncio.emulator.faulty_session import FaultySession, FaultyTransport
 from navtalk_asyncio.emulator.human import TOOL_TIMEOUT
 from navtalk_asyncio.emulator.idle_clip import IdleClips
+from navtalk_asyncio.emulator.mouthpiece import Mouthpiece
 from navtalk_asyncio.emulator.refusals import plan
+from navtalk_asyncio.emulator.speech_clip import SpeechClips
 from navtalk_asyncio.emulator.stun import StunServer
-from navtalk_asyncio.emulator.tracks import FaceTrack, Mouthpiece, VoiceTrack
+from navtalk_asyncio.emulator.tracks import FaceTrack, VoiceTrack
 from navtalk_asyncio.emulator.visit import HumanConfig, Visit, visit
 from navtalk_asyncio.media.aiortc_engine import AiortcEngine
 from navtalk_asyncio.server import Server, ServerSession, serve
@@ -173,6 +175,7 @@ async def emulate(
     # aiortc takes no STUN server at an IPv6 address, and who reaches ::1 reaches 127.0.0.1 too.
     async with (
         aclosing(IdleClips()) as clips,
+        aclosing(SpeechClips()) as speeches,
         StunServer(host="127.0.0.1" if host == "::1" else host) as stun,
     ):
         human = HumanConfig(
@@ -182,6 +185,7 @@ async def emulate(
             media=settings.media,
             faults=planned,
             tool_timeout=tool_timeout,
+            speeches=None if face is None else speeches,
         )
 
         numbers, seeds = itertools.count(1), itertools.count(1)
@@ -204,7 +208,8 @@ async def emulate(
             if face is not None:
                 engine = session.engine
                 assert isinstance(engine, AiortcEngine)
-                tracks = FaceTrack(face, mouthpiece, clips=clips), VoiceTrack(mouthpiece)
+                shown = FaceTrack(face, mouthpiece, clips=clips, speeches=speeches)
+                tracks = shown, VoiceTrack(mouthpiece)
                 engine.add_tracks(*tracks)
                 if told.faulty is not None:
                     told.faulty.add_tracks(*tracks)

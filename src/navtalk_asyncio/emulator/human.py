@@ -18,10 +18,11 @@ from typing import Final, TypeVar
 from attrs import define, evolve
 
 from navtalk_asyncio.emulator.avatars import Avatar
-from navtalk_asyncio.emulator.brain import Brain, Call, CallResult, Conversation
+from navtalk_asyncio.emulator.brain import Brain, Call, CallResult, Conversation, Reply
 from navtalk_asyncio.emulator.memory import REMEMBERED_TEXT, Memory, ResultError
+from navtalk_asyncio.emulator.mouthpiece import Mouthpiece, MouthpieceError
 from navtalk_asyncio.emulator.pictures import Picture, PictureError, look
-from navtalk_asyncio.emulator.tracks import Mouthpiece, MouthpieceError
+from navtalk_asyncio.emulator.speech_clip import SpeechClips
 from navtalk_asyncio.emulator.voice_activity import (
     SpeechBegan,
     SpeechEnded,
@@ -118,12 +119,15 @@ class Human:
         tasks: asyncio.TaskGroup,
         *,
         tool_timeout: float = TOOL_TIMEOUT,
+        speeches: SpeechClips | None = None,
     ) -> None:
+        """`speeches` prepares canned replies; without it every voice is followed live."""
         self._session = session
         self._mouthpiece = mouthpiece
         self._brain = brain
         self._tasks = tasks
         self._tool_timeout = tool_timeout
+        self._speeches = speeches
         self._ear = VoiceActivityDetector()
         self._memory = Memory(avatar)
         self._picture: str | None = None
@@ -287,7 +291,7 @@ class Human:
         text = _tellable(reply.text)
         _check_calls(reply.calls)
         async with self._telling:
-            self._speak(reply.pcm)
+            self._speak(reply)
             turn.telling = True
             if text or not reply.calls:
                 await self._tell(text, turn)
@@ -333,9 +337,12 @@ class Human:
         if self._picture is content:  # Else another one came meanwhile, for the next answer.
             self._picture = None
 
-    def _speak(self, pcm: bytes) -> None:
+    def _speak(self, reply: Reply) -> None:
         try:
-            self._mouthpiece.say(pcm)
+            speech = None
+            if reply.canned and reply.pcm and self._speeches is not None:
+                speech = self._speeches.speech(reply.pcm)
+            self._mouthpiece.say(reply.pcm, speech)
         except ValueError as error:
             raise BrainError(f"the brain's speech cannot be said: {error}") from error
 

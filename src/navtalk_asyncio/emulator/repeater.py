@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from navtalk_asyncio.emulator.tracks import Mouthpiece, MouthpieceError
+from navtalk_asyncio.emulator.mouthpiece import Mouthpiece, MouthpieceError
 from navtalk_asyncio.server import ServerSession
 from navtalk_proto.wire.audio import SAMPLE_RATE, SAMPLE_WIDTH
 from navtalk_proto.wire.messages import AudioAppend, AudioClear, AudioCommit, Message, ServerError

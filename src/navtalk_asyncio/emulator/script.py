@@ -191,7 +191,8 @@ class ScriptedBrain:
                 tool = next((one for one in conversation.tools if one.name == line.call), None)
                 arguments = {} if tool is None else arguments_for(tool, conversation.text)
             calls = (Call(name=line.call, arguments=arguments),)
-        return Reply(text=text, pcm=pcm, calls=calls)
+        # What is said is the script's alone where it has no field.
+        return Reply(text=text, pcm=pcm, calls=calls, canned=text == line.say)
 
 
 _FIELD: Final = re.compile(r"\{(text|result)\}")

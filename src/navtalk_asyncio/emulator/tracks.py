@@ -1,8 +1,9 @@
 """The emulator's two media tracks: the drawn face and its voice, in step with each other.
 
-A :class:`Mouthpiece` holds what is to be said. The voice track takes 20 ms of it at a time, and the
-loudness of what was taken last opens the mouth of the face track. Both tracks flow from their first
-`recv` on, with silence and a closed mouth while there is nothing to say (protocol.md 6.3 item 11).
+A :class:`~navtalk_asyncio.emulator.mouthpiece.Mouthpiece` holds what is to be said. The voice track
+takes 20 ms of it at a time, and the loudness of what was taken last opens the mouth of the face
+track. Both tracks flow from their first `recv` on, with silence and a closed mouth while there is
+nothing to say (protocol.md 6.3 item 11).
 
 Each track counts its own periods from its first frame, on one monotonic clock: it does not drift.
 After a stall it skips the periods that were missed, in the picture and in the timestamps; what is
@@ -14,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import fractions
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
@@ -22,226 +22,35 @@ import av
 import numpy as np
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from attrs import define, field
-from numpy.typing import NDArray
 
+from navtalk_asyncio.emulator.clip_making import FRAMES_PER_SECOND, KEYFRAME_FRAMES
 from navtalk_asyncio.emulator.face import Face, mouth_level
-from navtalk_asyncio.emulator.idle_clip import (
-    FRAMES_PER_SECOND,
-    LOOP_FRAMES,
-    IdleClip,
-    IdleClips,
-    encoded_silence,
+from navtalk_asyncio.emulator.idle_clip import LOOP_FRAMES, IdleClip, IdleClips, encoded_silence
+from navtalk_asyncio.emulator.mouthpiece import Mouthpiece, Saying
+from navtalk_asyncio.emulator.speech_clip import (
+    PERIODS_PER_PICTURE,
+    SpeechClips,
+    SpeechPictures,
+    nearest_start,
 )
-from navtalk_asyncio.emulator.voice_activity import rms_dbfs
+from navtalk_asyncio.emulator.spoken_sound import VOICE_RATE, VOICE_SAMPLES
 from navtalk_asyncio.media.sender_codec import SenderControl
-from navtalk_proto.errors import NavTalkError
-from navtalk_proto.turn_latency import is_voice
-from navtalk_proto.wire.audio import SAMPLE_RATE, SAMPLE_WIDTH
 
-__all__ = [
-    "FRAMES_PER_SECOND",
-    "VOICE_RATE",
-    "FaceTrack",
-    "Mouthpiece",
-    "MouthpieceError",
-    "Pace",
-    "Utterance",
-    "VoiceTrack",
-]
+__all__ = ["FaceTrack", "Pace", "VoiceTrack"]
 
-VOICE_RATE: Final = 48_000
-"""Samples per second of the voice track: Opus is coded at this rate."""
-
-_VOICE_SAMPLES: Final = 960
-_SPOKEN_SAMPLES: Final = 480
 _VIDEO_CLOCK: Final = 90_000
-_QUIET_DBFS: Final = -42.0
-_LOUD_DBFS: Final = -14.0
 _QUIET_FRAMES: Final = 10
 """Silent frames that are encoded after a sound: the decoder fades out on them."""
-_UTTERANCES: Final = 64
-_MOUTH_RELEASE: Final = 0.72
-"""What is left of the mouth's opening after 20 ms of silence: it shuts in about 0.15 s."""
+_EARLY_PERIODS: Final = 1
+"""Periods of 20 ms by which a prepared mouth may be ahead of its voice: wakes jitter."""
+_LATE_PERIODS: Final = 3
+"""Periods by which it may be behind. Beyond that it is drawn, until the clip can be joined anew."""
 
-_Samples: TypeAlias = NDArray[np.int16]
+_SOON: Final = 5
+"""Pictures after which a speech that waits for its clip is thought to begin."""
 
-
-class MouthpieceError(NavTalkError):
-    """Something cannot be said: too much waits already, or the mouthpiece is closed."""
-
-    code = "mouthpiece"
-    hint = "wait for wait_spoken() before saying more"
-
-
-@define(eq=False)
-class Utterance:
-    """When something was really said, in seconds of the tracks' clock: what a client measures of
-    it can be held against this."""
-
-    first_audio: float | None = None
-    """When the first 20 ms left that are not silence."""
-    first_movement: float | None = None
-    """When the first picture left on which the mouth is open."""
-
-
-class Mouthpiece:
-    """What is to be said and how far it was said. Belongs to one session and one event loop."""
-
-    def __init__(self, *, max_seconds: float = 240.0) -> None:
-        self._max_samples = int(max_seconds * SAMPLE_RATE)
-        self._queue: deque[_Samples] = deque()
-        self._queued = 0  # samples
-        self._upsampler = _Upsampler()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._breaks = 0
-        self._closed = False
-        self._openness = 0.0
-        self._audible = False
-        self.utterances: deque[Utterance] = deque(maxlen=_UTTERANCES)
-        """What was said last, oldest first; each begins where nothing waited to be said."""
-        self.pictures: int = 0
-        """Pictures of this session that were drawn to be sent."""
-
-    @property
-    def speaking(self) -> bool:
-        """Whether something waits to be said or is being said now."""
-        return not self._idle.is_set()
-
-    @property
-    def queued_seconds(self) -> float:
-        """How long what waits will take."""
-        return self._queued / SAMPLE_RATE
-
-    @property
-    def openness(self) -> float:
-        """How far the mouth is open for what is said now, in [0, 1]."""
-        return self._openness
-
-    def say(self, pcm: bytes) -> None:
-        """Queue PCM16, mono, 24,000 Hz behind what waits.
-
-        Raises ValueError for half a sample; MouthpieceError when more than `max_seconds` would
-        wait, and after `close`. Nothing is queued then.
-        """
-        if len(pcm) % SAMPLE_WIDTH:
-            raise ValueError("audio of an odd number of bytes is not PCM16")
-        if self._closed:
-            raise MouthpieceError("the mouthpiece is closed")
-        if not pcm:
-            return
-        samples = np.frombuffer(pcm, dtype="<i2").astype(np.int16)
-        if self._queued + samples.size > self._max_samples:
-            raise MouthpieceError(
-                f"{self.queued_seconds:.1f} s wait to be said, at most "
-                f"{self._max_samples / SAMPLE_RATE:g} s may"
-            )
-        if self._idle.is_set():
-            self.utterances.append(Utterance())
-        self._queue.append(samples)
-        self._queued += samples.size
-        self._idle.clear()
-
-    def interrupt(self) -> int:
-        """Drop all that was not said yet, as in barge-in; returns how many samples at 24,000 Hz.
-
-        The 20 ms that were taken last are counted as said.
-        """
-        unsaid = self._queued
-        if self.speaking:
-            self._breaks += 1
-        self._queue.clear()
-        self._queued = 0
-        self._idle.set()
-        return unsaid
-
-    def close(self) -> None:
-        """Drop what waits, for good; whoever waits in `wait_spoken` is told False. Idempotent."""
-        self._closed = True
-        self.interrupt()
-
-    async def wait_spoken(self) -> bool:
-        """Return when nothing is left to say: True, or False if it was interrupted meanwhile.
-
-        Only a voice track that is read makes progress: until the media connection is there, and
-        without an audio m-line, this waits for `interrupt` or `close`.
-        """
-        breaks = self._breaks
-        await self._idle.wait()
-        return self._breaks == breaks
-
-    def take(self) -> _Samples:
-        """The next 20 ms for the voice track: 960 samples at 48,000 Hz, silence if nothing waits.
-
-        Taking also says that the time of the samples taken before is over.
-        """
-        taken = np.zeros(_SPOKEN_SAMPLES, dtype=np.int16)
-        at = 0
-        while at < taken.size and self._queue:
-            head = self._queue[0]
-            part = head[: taken.size - at]
-            taken[at : at + part.size] = part
-            at += part.size
-            if part.size == head.size:
-                self._queue.popleft()
-            else:
-                self._queue[0] = head[part.size :]
-        self._queued -= at
-        if at == 0:
-            self._idle.set()
-        self._openness = max(_opening(taken), self._openness * _MOUTH_RELEASE)
-        if self._openness < 0.01:
-            self._openness = 0.0
-        self._audible = is_voice(taken.tobytes())
-        return self._upsampler.process(taken)
-
-    def sent(self, kind: str, *, now: float) -> None:
-        """The 20 ms taken last leave (``audio``), or a picture with an open mouth does."""
-        if not self.utterances:
-            return
-        utterance = self.utterances[-1]
-        if kind == "audio":
-            if self._audible and utterance.first_audio is None:
-                utterance.first_audio = now
-        elif utterance.first_movement is None and utterance.first_audio is not None:
-            utterance.first_movement = now
-
-
-def _opening(samples: _Samples) -> float:
-    level = rms_dbfs(samples.tobytes())
-    return min(max((level - _QUIET_DBFS) / (_LOUD_DBFS - _QUIET_DBFS), 0.0), 1.0)
-
-
-class _Upsampler:
-    """24,000 to 48,000 Hz with a half-band filter; what comes out is 16 samples (0.7 ms) late.
-
-    It goes on from call to call, so the cuts between pieces are not heard, and it costs a little in
-    each frame and nothing when a long utterance is queued.
-    """
-
-    def __init__(self) -> None:
-        self._history = np.zeros(_TAPS.size - 1, dtype=np.int16)
-
-    def process(self, samples: _Samples) -> _Samples:
-        """Twice as many samples."""
-        known = np.concatenate((self._history, samples))
-        self._history = known[samples.size :]
-        between = np.convolve(known.astype(np.float64), _TAPS, mode="valid")
-        result = np.empty(samples.size * 2, dtype=np.int16)
-        result[0::2] = known[_TAPS.size // 2 - 1 :][: samples.size]
-        result[1::2] = np.clip(np.rint(between), -32768.0, 32767.0)
-        return result
-
-
-def _half_band() -> NDArray[np.float64]:
-    """The windowed sinc that gives the value in the middle between two samples."""
-    at = np.arange(-15.5, 16.0)
-    taps: NDArray[np.float64] = np.sinc(at) * np.kaiser(at.size, 7.0)
-    taps /= taps.sum()
-    return taps
-
-
-_TAPS: Final = _half_band()
+_PreparedPicture: TypeAlias = tuple[IdleClip | SpeechPictures, int]
+"""A clip, and the number of one of its pictures."""
 
 
 @define
@@ -282,10 +91,12 @@ class FaceTrack(MediaStreamTrack):
     """25 pictures of the face per second. `face` may be shared between tracks.
 
     While nothing is said they come out of an idle clip that was encoded once for all sessions: see
-    :mod:`~navtalk_asyncio.emulator.idle_clip`. They are drawn, to be encoded, while the mouth
-    follows a voice, until there is a clip, and from a request for a keyframe to the clip's next
-    one. A change to drawn pictures makes the first of them a keyframe; a change to the clip waits
-    for one of its keyframes.
+    :mod:`~navtalk_asyncio.emulator.idle_clip`; while a prepared speech is said, out of that
+    speech's clip: :mod:`~navtalk_asyncio.emulator.speech_clip`. They are drawn, to be encoded,
+    while the mouth follows a voice that is not prepared, until there is a clip, and from a request
+    for a keyframe to the clip's next one. A change to drawn pictures makes the first of them a
+    keyframe; a change to a clip waits for one of its keyframes, which the first picture of a speech
+    is. A speech that is interrupted is drawn until the mouth is shut and the idle clip has one.
     """
 
     kind = "video"
@@ -296,19 +107,30 @@ class FaceTrack(MediaStreamTrack):
         mouthpiece: Mouthpiece,
         *,
         clips: IdleClips | None = None,
+        speeches: SpeechClips | None = None,
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         """`clock` is monotonic seconds, the running loop's by default. Without `clips` every
-        picture is drawn."""
+        picture is drawn; without `speeches` those on which the mouth moves are."""
         super().__init__()
         self._face = face
         self._mouthpiece = mouthpiece
         self._clips = clips
+        self._speeches = speeches
         self.control: SenderControl | None = None
         self._read_by: tuple[SenderControl | None, str] = (None, "")
-        self._clip: IdleClip | None = None
+        self._clip: IdleClip | SpeechPictures | None = None
         """What is being sent; None while pictures are drawn."""
+        self._at = (-1, -1)
+        """Of the prepared picture that was given last: its number here, and in the clip."""
+        self._shift = 0
+        """What is added to a picture's number for its place in the face's loop."""
+        self._met: tuple[Saying | None, str] = (None, "")
+        """The prepared speech that is being said, and the codec that `_speech` is in."""
+        self._speech: SpeechPictures | None = None
+        self._newest: tuple[tuple[Saying | None, str], SpeechPictures | None] = (self._met, None)
+        """What was asked for last."""
         self._open = False
         """The mouth is open on the picture that was given last."""
         self.drawn: int = 0
@@ -328,17 +150,23 @@ class FaceTrack(MediaStreamTrack):
         number = await self.pace.wait()
         if self.readyState != "live":
             raise MediaStreamError
+        if number == 0 and self._speeches is not None:
+            # All faces sway together, so that what several say at once is prepared once.
+            self._shift = round(self.pace.clock() * FRAMES_PER_SECOND)
         picture: av.VideoFrame | av.Packet[Any]
-        self._choose(number)
+        prepared = self._prepared(number)
         if not self.frozen:
-            t = number % LOOP_FRAMES / FRAMES_PER_SECOND
+            t = self._place(number) / FRAMES_PER_SECOND
             self._drawn = (t, self._mouthpiece.openness)
         self._mouthpiece.pictures += 1
-        if self._clip is not None:
-            self._open = False
+        if prepared is not None:
+            self._clip, at = prepared
+            self._at = (number, at)
+            self._open = isinstance(self._clip, SpeechPictures) and self._clip.is_open(at)
             self.prepared += 1
-            picture = av.Packet(self._clip.frames[number % LOOP_FRAMES])
+            picture = av.Packet(self._clip.frames[at])
         else:
+            self._clip = None
             self._open = mouth_level(self._drawn[1]) != 0
             self.drawn += 1
             picture = self._face.draw(*self._drawn)
@@ -351,23 +179,84 @@ class FaceTrack(MediaStreamTrack):
         if self._open:
             self._mouthpiece.sent(self.kind, now=self.pace.clock())
 
-    def _choose(self, number: int) -> None:
-        """Whether this picture is the clip's or drawn."""
+    def _place(self, number: int) -> int:
+        """Where in the face's loop a picture is."""
+        return (number + self._shift) % LOOP_FRAMES
+
+    def _prepared(self, number: int) -> _PreparedPicture | None:
+        """Which picture of which clip this one is; None if it is drawn."""
         control = self.control
         if control is None or self._clips is None:
-            return
+            return None
         reader = (control, control.codec)
         asked = control.take_keyframe_request() or reader != self._read_by
         self._read_by = reader
-        idle = not (self.frozen or self._mouthpiece.speaking or self._mouthpiece.openness)
-        clip = self._clips.get(self._face, control.codec) if idle else None
-        if clip is not None and number % LOOP_FRAMES in clip.keyframes:
-            self._clip = clip
-        elif self._clip is not None and (clip is None or asked):
-            self._clip = None
+        self._meet_speech(number, control.codec)
+        prepared = None
+        if not self.frozen:
+            follows = self._clip is not None and number == self._at[0] + 1 and not asked
+            prepared = self._of_speech(number, follows) or self._of_idle(number, follows)
+        if prepared is None and (asked or self._clip is not None):
             control.encode_keyframe()
-        elif asked:
-            control.encode_keyframe()
+        return prepared
+
+    def _meet_speech(self, number: int, codec: str) -> None:
+        """Look for the clip of a prepared speech that is to begin, and of one that has begun."""
+        self._mouthpiece.holds = self._speeches is not None
+        coming, saying = self._mouthpiece.coming, self._mouthpiece.saying
+        if coming is not None:
+            pictures = self._pictures(coming, codec, self._place(number + _SOON))
+            coming.made = pictures is None or pictures.can_begin(0)
+        if self._met == (saying, codec):
+            return
+        self._met = (saying, codec)
+        self._speech = None
+        if saying is not None:
+            begun = saying.period // PERIODS_PER_PICTURE
+            self._speech = self._pictures(saying, codec, self._place(number - begun))
+            if self._speech is not None:
+                self._shift = self._speech.start + begun - number
+
+    def _pictures(self, saying: Saying, codec: str, place: int) -> SpeechPictures | None:
+        """A speech's clip, asked for once for each time that it is said, from near a place on."""
+        asked = (saying, codec)
+        if self._newest[0] != asked and self._speeches is not None:
+            start = nearest_start(place)
+            pictures = self._speeches.pictures(saying.speech, self._face, codec, start)
+            self._newest = (asked, pictures)
+        return self._newest[1]
+
+    def _of_speech(self, number: int, follows: bool) -> _PreparedPicture | None:
+        saying, speech = self._met[0], self._speech
+        if saying is None or speech is None:
+            return None
+        at = self._at[1] + 1
+        if self._clip is speech and number == self._at[0] + 1 and at < len(speech.frames):
+            late = saying.period - at * PERIODS_PER_PICTURE
+            may_follow = follows or at % KEYFRAME_FRAMES == 0
+            if may_follow and -_EARLY_PERIODS <= late <= _LATE_PERIODS:
+                return speech, at
+        at = saying.period // PERIODS_PER_PICTURE
+        newest = at - at % KEYFRAME_FRAMES
+        if saying.period - newest * PERIODS_PER_PICTURE <= _LATE_PERIODS:
+            at = newest
+        if self._mouthpiece.at_rest or at >= speech.length or not speech.can_begin(at):
+            return None
+        # A stall may have delayed the voice.
+        self._shift = speech.start + at - number
+        return speech, at
+
+    def _of_idle(self, number: int, follows: bool) -> _PreparedPicture | None:
+        assert self._clips is not None
+        if not self._mouthpiece.at_rest:
+            return None
+        clip = self._clips.get(self._face, self._read_by[1])
+        if clip is None:
+            return None
+        at = self._place(number)
+        if at in clip.keyframes or (follows and self._clip is clip):
+            return clip, at
+        return None
 
 
 class VoiceTrack(MediaStreamTrack):
@@ -391,29 +280,37 @@ class VoiceTrack(MediaStreamTrack):
         self.silent: bool = False
         """Whether silence flows, whatever is said."""
         now = clock or asyncio.get_running_loop().time
-        self.pace: Pace = Pace(_VOICE_SAMPLES / VOICE_RATE, 3, now, sleep)
+        self.pace: Pace = Pace(VOICE_SAMPLES / VOICE_RATE, 3, now, sleep)
 
     async def recv(self) -> av.AudioFrame | av.Packet[Any]:
         """The next 20 ms, when they are due. Raises MediaStreamError after `stop`.
 
-        Silence is encoded already, once the encoder has heard the end of what was said.
+        What is prepared is encoded already, and so is silence, once the encoder has heard the end
+        of what was said.
         """
         if self.readyState != "live":
             raise MediaStreamError
         number = await self.pace.wait()
         if self.readyState != "live":
             raise MediaStreamError
-        samples = self._mouthpiece.take()
-        if self.silent:
-            samples = np.zeros_like(samples)
         sound: av.AudioFrame | av.Packet[Any]
-        self._quiet = 0 if samples.any() else self._quiet + 1
-        if self._quiet > _QUIET_FRAMES and _is_opus(self.control):
-            sound = av.Packet(encoded_silence())
+        opus = _is_opus(self.control)
+        packet = self._mouthpiece.take_packet() if opus and not self.silent else None
+        if packet is None:
+            samples = self._mouthpiece.take()
+            if self.silent:
+                samples = np.zeros_like(samples)
+            self._quiet = 0 if samples.any() else self._quiet + 1
+            if self._quiet > _QUIET_FRAMES and opus:
+                packet = encoded_silence()
+        else:
+            self._quiet = 0 if self._mouthpiece.audible else self._quiet + 1
+        if packet is not None:
+            sound = av.Packet(packet)
         else:
             sound = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
             sound.sample_rate = VOICE_RATE
-        sound.pts = number * _VOICE_SAMPLES
+        sound.pts = number * VOICE_SAMPLES
         sound.time_base = fractions.Fraction(1, VOICE_RATE)
         return sound
 

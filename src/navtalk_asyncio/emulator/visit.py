@@ -21,9 +21,10 @@ from navtalk_asyncio.emulator.brain import Brain
 from navtalk_asyncio.emulator.faults import Faults
 from navtalk_asyncio.emulator.faulty_session import FaultySession
 from navtalk_asyncio.emulator.human import TOOL_TIMEOUT, Human
+from navtalk_asyncio.emulator.mouthpiece import Mouthpiece
 from navtalk_asyncio.emulator.refusals import Farewell, farewell
 from navtalk_asyncio.emulator.repeater import Repeater
-from navtalk_asyncio.emulator.tracks import Mouthpiece
+from navtalk_asyncio.emulator.speech_clip import SpeechClips
 from navtalk_asyncio.server import ServerSession
 from navtalk_proto.config import SEND_MEDIA
 from navtalk_proto.errors import MediaError, RefusalKind, SessionClosedError
@@ -64,6 +65,8 @@ class HumanConfig:
     faults: Faults = field(factory=Faults)
     faulty: FaultySession | None = None
     """What does to one session what its faults say; None: they need nothing done."""
+    speeches: SpeechClips | None = None
+    """What prepares canned replies."""
     tool_timeout: float = field(default=TOOL_TIMEOUT, validator=validators.gt(0.0))
     """Seconds that a function's result is waited for."""
     visits: set[Visit] = field(factory=set, repr=False)
@@ -171,6 +174,7 @@ async def visit(session: ServerSession, mouthpiece: Mouthpiece, config: HumanCon
                     found.avatar,
                     tasks,
                     tool_timeout=config.tool_timeout,
+                    speeches=config.speeches,
                 )
             beside = [tasks.create_task(_offer(session, config.media))]
             try:
