@@ -281,6 +281,23 @@ def test_local_names_are_taken_out_and_the_end_mark_with_them() -> None:
     assert remote.deferred_end is True
 
 
+def test_a_bundled_line_loses_the_candidates_of_a_transport_of_its_own() -> None:
+    """As aiortc offers: a transport for each kind, of which bundling leaves the first."""
+    other = "a=candidate:1 1 udp 2130706431 192.0.2.1 4713 typ host"
+    remote = rewrite_offer(
+        text(SESSION, VIDEO, TRANSPORT, [HOST], AUDIO, TRANSPORT, [HOST, other, other])
+    )
+    assert "4713" not in remote.sdp
+    assert remote.sdp.count(HOST) == 2
+    assert remote.ignored_candidates == {"bundled": 2}
+
+
+def test_candidates_that_only_a_bundled_line_has_are_taken() -> None:
+    remote = rewrite_offer(text(SESSION, VIDEO, TRANSPORT, AUDIO, TRANSPORT, [HOST]))
+    assert remote.sdp.count(HOST) == 1
+    assert remote.ignored_candidates == {}
+
+
 def test_candidates_that_cannot_be_used_go_and_are_counted() -> None:
     candidates = [
         "a=candidate:1 1 tcp 1518280447 192.0.2.1 9 typ host tcptype active",

@@ -12,7 +12,8 @@ What is rewritten, and what aiortc does without it (pinned by tests/media/test_a
 2. ``a=extmap`` with extension attributes raises ValueError; the attributes are cut off.
 3. Payload types without an rtpmap raise; static ones get theirs (RFC 3551), unknown codecs go.
 4. Transport attributes that bundling lets a peer leave out (RFC 8843 section 7.1.3) are copied from
-   the tagged m-line, candidates included: aiortc reads the candidates of the last m-line only.
+   the tagged m-line. Its candidates take the place of those of all bundled lines: aiortc reads the
+   candidates of the last m-line only, and would check a transport that the far end drops.
 5. ``.local`` candidates would block the description for a second; they are handed back
    (:attr:`RemoteSdp.deferred`). TCP and unreadable candidates go.
 6. A missing direction means sendrecv (RFC 8866 section 6.7).
@@ -89,7 +90,8 @@ class RemoteSdp:
     deferred_end: bool = False
     """An end-of-candidates mark was taken out too; it belongs after the deferred candidates."""
     ignored_candidates: Mapping[str, int] = field(factory=dict)
-    """Candidates dropped, by reason: ``tcp``, ``component``, ``unreadable``, ``surplus``."""
+    """Candidates dropped, by reason: ``tcp``, ``component``, ``unreadable``, ``surplus``,
+    ``bundled``."""
 
 
 @define
@@ -251,10 +253,12 @@ def _rewrite(
     end = any(section.has("end-of-candidates") for section in active)
     shared = [line for line in tagged.lines if line.startswith("a=candidate:")]
     for section in active:
-        if section is not tagged and section.mid in bundle:
-            own = any(line.startswith("a=candidate:") for line in section.lines)
-            if not own:
-                section.lines += shared
+        if section is not tagged and section.mid in bundle and shared:
+            # Its own are of a transport that the far end drops when it reads that we bundle.
+            own = [line for line in section.lines if line.startswith("a=candidate:")]
+            if surplus := sum(line not in shared for line in own):
+                ignored["bundled"] += surplus
+            section.lines = [line for line in section.lines if line not in own] + shared
         section.lines = [line for line in section.lines if line != "a=end-of-candidates"]
         if end and not deferred:
             section.lines.append("a=end-of-candidates")
