@@ -52,6 +52,7 @@ from navtalk_asyncio.media import aiortc_internals as internals
 from navtalk_asyncio.media.answer_watch import AnswerTold, AnswerWatch
 from navtalk_asyncio.media.command_error import CommandError
 from navtalk_asyncio.media.datagram_path import DatagramPath
+from navtalk_asyncio.media.early_peer import EarlyPeer
 from navtalk_asyncio.media.frame_buffer import AUDIO_MICROSECONDS, VIDEO_FRAMES, FrameBuffer
 from navtalk_asyncio.media.frame_readers import FrameReaders
 from navtalk_asyncio.media.gathering import Gathering
@@ -172,6 +173,7 @@ class AiortcEngine:
         self._last_stats = MediaStats()
         self._readers = {kind: FrameReaders(self._loop) for kind in MediaKind}
         self._sinks = {kind: EncodedSinks(self._loop) for kind in MediaKind}
+        self._early = self._make_early(IcePolicy.ALL)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -390,6 +392,7 @@ class AiortcEngine:
         try:
             self._peer = peer = _Peer(
                 self,
+                self._take_early(command.policy),
                 servers=servers,
                 allow=allow,
                 policy=command.policy,
@@ -414,6 +417,19 @@ class AiortcEngine:
 
         return finish()
 
+    def _make_early(self, policy: IcePolicy) -> EarlyPeer | None:
+        if not EarlyPeer.possible():
+            return None
+        return EarlyPeer(policy, loopback=self._loopback, own=self._own)
+
+    def _take_early(self, policy: IcePolicy) -> EarlyPeer | None:
+        """The peer connection that was made before it was asked for, or one made now."""
+        early, self._early = self._early, None
+        if early is not None and early.policy is not policy:
+            self._own(early.aclose())
+            early = None
+        return early or self._make_early(policy)
+
     def _rule(self, asked_for: IceServerRule | None) -> IceServerRule:
         if asked_for is not None:
             return asked_for
@@ -435,7 +451,10 @@ class AiortcEngine:
 
     async def _close_everything(self) -> None:
         peer, self._peer = self._peer, None
+        early, self._early = self._early, None
         try:
+            if early is not None:
+                await early.aclose()
             if peer is not None:
                 peer.begin_close()
                 await peer.close()
@@ -696,6 +715,7 @@ class _Peer:
     def __init__(
         self,
         engine: AiortcEngine,
+        early: EarlyPeer | None,
         *,
         servers: IceServers,
         allow: IceServerRule,
@@ -706,7 +726,7 @@ class _Peer:
         gather_timeout: float,
     ) -> None:
         self.engine = engine
-        self.pc = RTCPeerConnection(_configuration(servers, policy))
+        self.pc = RTCPeerConnection(_configuration(servers, policy)) if early is None else early.pc
         self.candidates = RemoteCandidates(self.pc, ignore=engine._ignore, own=engine._own)
         self.order = asyncio.Lock()
         self.closing = False
@@ -736,6 +756,10 @@ class _Peer:
         self.pc.on("track", self._on_track)
         self.pc.on("iceconnectionstatechange", self._on_ice_state)
         self.pc.on("connectionstatechange", self._on_state)
+        self._early = early
+        if early is not None:
+            self._checks.append(early.checks)
+            self._ask(early.agent, early.gathering)
 
     def check_open(self) -> None:
         if self.closing:
@@ -776,9 +800,14 @@ class _Peer:
             self._media = media or self._offerable()
             self._arrange(self._media)
         self._watch_ice()
+        # What the far end of an answer gets later it adds; who is offered something may not: stock
+        # clients read no candidate but the offer's.
+        answering = self.pc.signalingState == "have-remote-offer"
+        for gathering in self._gatherings.values():
+            gathering.describe(0.0 if answering else self._gather_timeout)
         self._describing = True  # until release_candidates()
         # Shielded: a cancelled one leaves a gatherer that never finishes.
-        await asyncio.shield(self.engine._own(self.pc.setLocalDescription(raw)))
+        await asyncio.shield(self.engine._own(self._describe(raw)))
         self.check_open()
         local = self.pc.localDescription
         if "a=candidate:" not in local.sdp:
@@ -790,6 +819,11 @@ class _Peer:
         self._local_sdp = self._outgoing(local.sdp)
         kind = Offer if local.type == "offer" else Answer
         return kind(sdp=self._local_sdp)
+
+    async def _describe(self, raw: RTCSessionDescription | None) -> None:
+        if self._early is not None:
+            await asyncio.shield(self._early.gathered)
+        await self.pc.setLocalDescription(raw)
 
     async def set_remote(self, description: Description) -> None:
         if isinstance(description, Offer):
@@ -914,21 +948,19 @@ class _Peer:
             self._checks = [PromptChecks(agent) for agent in internals.ice_connections(self.pc)]
         if not works("gathering"):
             return
-        # What the far end of an answer gets later it adds; who is offered something may not: stock
-        # clients read no candidate but the offer's.
-        answering = self.pc.signalingState == "have-remote-offer"
         for agent in internals.ice_connections(self.pc):
             if id(agent) not in self._gatherings:
-                self._gatherings[id(agent)] = Gathering(
-                    agent,
-                    servers=self._servers,
-                    allow=self._allow,
-                    loopback=self._loopback,
-                    deadline=0.0 if answering else self._gather_timeout,
-                    on_candidate=self._on_late_candidate,
-                    on_failure=self.server_failed,
-                )
-                self._clocks.append(internals.DatagramClock(agent, self.engine._loop.time))
+                self._ask(agent, Gathering(agent, loopback=self._loopback))
+
+    def _ask(self, agent: aioice.Connection, gathering: Gathering) -> None:
+        self._gatherings[id(agent)] = gathering
+        gathering.ask(
+            self._servers,
+            allow=self._allow,
+            on_candidate=self._on_late_candidate,
+            on_failure=self.server_failed,
+        )
+        self._clocks.append(internals.DatagramClock(agent, self.engine._loop.time))
 
     def _watch_consent(self) -> None:
         if works("consent") and not self._consents:
@@ -1100,8 +1132,12 @@ class _Peer:
                 received.pump.cancel()
             abandoned = internals.AbandonedTasks(self.pc)
             try:
+                if self._early is not None:
+                    await self._early.release()
                 await abandoned.stop_connecting()
                 await self.pc.close()
+                if self._early is not None:
+                    await self._early.aclose()
             finally:
                 for gathering in self._gatherings.values():
                     await gathering.join()

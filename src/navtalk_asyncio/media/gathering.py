@@ -1,8 +1,8 @@
 """Candidate gathering that waits for nobody for long, and asks every server.
 
 aioice waits up to five seconds for the first STUN and the first TURN server before it hands out the
-first candidate (engine.md section 2). Here the host candidates are gathered as stock does and the
-servers are asked beside, all of them:
+first candidate (engine.md section 2). Here the host candidates are gathered as stock does, before
+anything is known of servers where there is time, and the servers are asked beside, all of them:
 
 - STUN servers at once, from every IPv4 socket. One answer per socket is enough to go on.
 - TURN servers in the order of :class:`~navtalk_asyncio.media.ice_servers.IceServers`, the next one
@@ -38,7 +38,7 @@ from navtalk_asyncio.media.ice_servers import (
     resolve,
     tls_context,
 )
-from navtalk_proto.ice import IceServerRule, IceTransport
+from navtalk_proto.ice import IceServerRule, IceTransport, default_ice_rule
 
 __all__ = ["Gathering"]
 
@@ -56,30 +56,22 @@ connection waits for it; the server forgets an allocation by itself after ten mi
 class Gathering:
     """Candidate gathering of one ICE agent; takes the place of the agent's own.
 
-    `deadline` is how many seconds the description waits for servers. `on_candidate` gets what
-    comes later, and None after the last (end-of-candidates). `on_failure` gets the URL and the
-    reason of each server that was of no use, once. `loopback` adds host candidates on 127.0.0.1.
+    Sockets are bound when aioice gathers, servers are asked from them once :meth:`ask` has told
+    which, and the gathering is over some time after :meth:`describe`. `loopback` adds host
+    candidates on 127.0.0.1.
     """
 
-    def __init__(
-        self,
-        connection: aioice.Connection,
-        *,
-        servers: IceServers,
-        allow: IceServerRule,
-        loopback: bool,
-        deadline: float,
-        on_candidate: Callable[[aioice.Candidate | None], None],
-        on_failure: Callable[[str, str], None],
-    ) -> None:
+    def __init__(self, connection: aioice.Connection, *, loopback: bool) -> None:
         self._connection = connection
-        self._servers = servers
-        self._allow = allow
         self._loopback = loopback
-        self._deadline = deadline
-        self._on_candidate = on_candidate
-        self._on_failure = on_failure
+        self._servers = IceServers()
+        self._allow: IceServerRule = default_ice_rule
+        self._on_candidate: Callable[[aioice.Candidate | None], None] = lambda _candidate: None
+        self._on_failure: Callable[[str, str], None] = lambda _url, _reason: None
         self._stock = connection.get_component_candidates
+        self.bound: asyncio.Event = asyncio.Event()
+        """Set when the sockets are bound, and the servers that are known are being asked."""
+        self._component = 1
         self._tasks: set[asyncio.Task[None]] = set()
         self._hoping: set[asyncio.Task[None]] = set()
         """Tasks that may still bring a candidate; the others only give back what is not needed."""
@@ -89,6 +81,8 @@ class Gathering:
         """The sockets whose address a STUN server has told."""
         self._relaying = False
         """Whether a relay may still come."""
+        self._deadline: float | None = None
+        """How many seconds the description waits for servers, once there is to be one."""
         self._gathered: list[aioice.Candidate] | None = []
         """What goes into the description; None once it has left."""
         self._reflexive: set[tuple[Any, ...]] = set()
@@ -101,6 +95,33 @@ class Gathering:
     def pending(self) -> bool:
         """Whether candidates may still come."""
         return bool(self._hoping)
+
+    def ask(
+        self,
+        servers: IceServers,
+        *,
+        allow: IceServerRule,
+        on_candidate: Callable[[aioice.Candidate | None], None],
+        on_failure: Callable[[str, str], None],
+    ) -> None:
+        """Ask these servers, as soon as there are sockets. Once.
+
+        `on_candidate` gets what comes after the description, and None after the last
+        (end-of-candidates). `on_failure` gets the URL and the reason of each server that was of no
+        use, once.
+        """
+        self._servers = servers
+        self._allow = allow
+        self._on_candidate = on_candidate
+        self._on_failure = on_failure
+        if self.bound.is_set():
+            self._ask_all()
+
+    def describe(self, deadline: float) -> None:
+        """A description is made now; it waits this many seconds for servers. After :meth:`ask`."""
+        if self._deadline is None:
+            self._deadline = deadline
+            self._news.set()
 
     def abort(self) -> None:
         """Ask no server any longer; a gathering in progress returns at once."""
@@ -126,27 +147,37 @@ class Gathering:
         everything = connection._transport_policy is ice.TransportPolicy.ALL
         if self._loopback and everything and "127.0.0.1" not in addresses:
             addresses = [*addresses, "127.0.0.1"]
-        before = len(connection._protocols)
         hosts = await self._stock(component=component, addresses=addresses, timeout=timeout)
         if self._aborted:
             return hosts
-        sockets = [
-            protocol
-            for protocol in connection._protocols[before:]
-            if ":" not in protocol.local_candidate.host
-        ]
-        for server in self._servers.stun if sockets else ():
-            self._asked[server] = set(sockets)
-            self._start(self._ask_stun(server, sockets))
-        if self._servers.turn:
-            self._relaying = True
-            self._start(self._find_relay(component, hide_related_address=not everything))
-        settled = self._deadline > 0 and await self._settled(self._deadline)
+        self._component = component
+        self._ask_all()
+        self.bound.set()
+        while self._deadline is None and not self._aborted:
+            self._news.clear()
+            await self._news.wait()
+        deadline = self._deadline or 0.0
+        settled = deadline > 0 and await self._settled(deadline)
         if not settled and not hosts and not self._gathered:
             # Nothing to describe yet: until every server has failed.
             await self._settled(None)
         gathered, self._gathered = self._gathered, None
         return hosts + (gathered or [])
+
+    def _ask_all(self) -> None:
+        connection = self._connection
+        sockets = [
+            protocol
+            for protocol in connection._protocols
+            if ":" not in protocol.local_candidate.host
+        ]
+        for server in self._servers.stun if sockets and not self._aborted else ():
+            self._asked[server] = set(sockets)
+            self._start(self._ask_stun(server, sockets))
+        if self._servers.turn and not self._aborted:
+            everything = connection._transport_policy is ice.TransportPolicy.ALL
+            self._relaying = True
+            self._start(self._find_relay(self._component, hide_related_address=not everything))
 
     async def _settled(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - None: no limit
         """Wait until the description need not wait; False when the time is up first."""

@@ -1,15 +1,18 @@
 """The private names of aiortc 1.16 and aioice 0.13: which are used, and whether they still are so.
 
 They are used in these modules of the media engine, and nowhere else: ``aiortc_internals``,
-``datagram_path``, ``gathering``, ``ice_checks``, ``receive_path``, ``receiver_meter``,
-``receiver_tap``, ``rtcp_reports``, ``sender_codec``, ``stock_path``. Nothing patches a module or a
-class: what is replaced is replaced on one object of one peer connection. Each group of private
-names is tested the first time it is needed in a process; if it is not what was written against, one
-warning goes to the ``navtalk.media`` logger and that group behaves as stock aiortc does:
+``datagram_path``, ``early_peer``, ``gathering``, ``ice_checks``, ``receive_path``,
+``receiver_meter``, ``receiver_tap``, ``rtcp_reports``, ``sender_codec``, ``stock_path``. Nothing
+patches a module or a class: what is replaced is replaced on one object of one peer connection. Each
+group of private names is tested the first time it is needed in a process; if it is not what was
+written against, one warning goes to the ``navtalk.media`` logger and that group behaves as stock
+aiortc does:
 
 =============  ====================================================================================
 gathering      no deadline, no loopback candidates, no late candidates; one STUN and one TURN server
                at most, given by their addresses
+opening        a peer connection and its sockets are made when they are needed, and not before;
+               used with `gathering` and `checks` only
 checks         ICE notices its own end, and late candidates, on the next 20 ms tick
 receiving      everything is decoded; no packet counters, no encoded frames, no keyframe requests
 jitter         a picture is released when the next begins, sound four packets late and later after
@@ -43,7 +46,7 @@ from typing import Any, Final, cast
 import aioice
 import pylibsrtp
 from aioice import ice, turn
-from aiortc import RTCConfiguration, RTCPeerConnection, clock
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCPeerConnection, clock
 from aiortc.codecs import depayload
 from aiortc.rtcdtlstransport import State
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
@@ -105,6 +108,20 @@ def _test_gathering() -> None:
     transport = peer.addTransceiver("video").receiver.transport.transport
     if not isinstance(transport.iceGatherer._connection, aioice.Connection):
         raise TypeError("RTCIceGatherer._connection is not an aioice.Connection")
+
+
+def _test_opening() -> None:
+    configuration = RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE)
+    peer: Any = RTCPeerConnection(configuration)
+    made = peer._RTCPeerConnection__createDtlsTransport()
+    if not isinstance(made.transport.iceGatherer._connection, aioice.Connection):
+        raise TypeError("RTCPeerConnection.__createDtlsTransport makes something else")
+    peer._RTCPeerConnection__createDtlsTransport = lambda: made
+    if peer.addTransceiver("video").receiver.transport is not made:
+        raise TypeError("an m-line is not made with RTCPeerConnection.__createDtlsTransport")
+    for function in (made.stop, made.transport.stop, made.transport.iceGatherer.gather):
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError(f"{function.__qualname__} is not a coroutine function")
 
 
 def _test_checks() -> None:
@@ -277,6 +294,7 @@ def _test_metering() -> None:
 
 _TESTS: Final[dict[str, Callable[[], None]]] = {
     "gathering": _test_gathering,
+    "opening": _test_opening,
     "checks": _test_checks,
     "receiving": _test_receiving,
     "jitter": _test_jitter,

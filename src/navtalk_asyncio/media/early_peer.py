@@ -1,0 +1,82 @@
+"""A peer connection that is made, and gathers, before anybody asks for one.
+
+aiortc makes a certificate with the peer connection, the ICE agent with its first m-line, and binds
+sockets when a local description is set: most of what stands between an offer and its answer. What
+is made here has all of that, and waits.
+
+Uses private names of aiortc: :func:`navtalk_asyncio.media.private_names.works` tests them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+import aioice
+from aiortc import RTCBundlePolicy, RTCConfiguration, RTCDtlsTransport, RTCPeerConnection
+from aiortc.rtcconfiguration import RTCIceTransportPolicy
+
+from navtalk_asyncio.media.gathering import Gathering
+from navtalk_asyncio.media.ice_checks import PromptChecks
+from navtalk_asyncio.media.private_names import works
+from navtalk_proto.media import IcePolicy
+
+__all__ = ["EarlyPeer"]
+
+
+class EarlyPeer:
+    """A peer connection with one transport, whose sockets are being bound.
+
+    `own` starts a task that somebody waits for. Whoever takes `pc` closes it, and this after it.
+    """
+
+    def __init__(
+        self,
+        policy: IcePolicy,
+        *,
+        loopback: bool,
+        own: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:
+        self.policy: IcePolicy = policy
+        # None would be a public server that nobody configured; ours are asked by the gathering.
+        self.pc: RTCPeerConnection = RTCPeerConnection(
+            RTCConfiguration(
+                iceServers=[],
+                iceTransportPolicy=RTCIceTransportPolicy(policy.value),
+                bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
+            )
+        )
+        self._private = cast("Any", self.pc)
+        self._transport: RTCDtlsTransport = self._private._RTCPeerConnection__createDtlsTransport()
+        self._private._RTCPeerConnection__createDtlsTransport = self._give
+        gatherer = self._transport.transport.iceGatherer
+        self.agent: aioice.Connection = gatherer._connection
+        self.gathering: Gathering = Gathering(self.agent, loopback=loopback)
+        self.checks: PromptChecks = PromptChecks(self.agent)
+        self.gathered: asyncio.Task[None] = own(gatherer.gather())
+        """Done when the description may be made. aiortc takes a gathering that has begun for one
+        that is over: a local description must wait for this."""
+
+    @staticmethod
+    def possible() -> bool:
+        """Whether the private names are there that it takes."""
+        return works("gathering") and works("checks") and works("opening")
+
+    async def release(self) -> None:
+        """Before `pc` is closed: aiortc closes no socket that is bound after its end."""
+        self.gathering.abort()
+        await asyncio.wait([self.gathered])
+
+    async def aclose(self) -> None:
+        """Close `pc` and what it does not know, having no m-line. Idempotent."""
+        await self.release()
+        await self.pc.close()
+        await self._transport.stop()
+        await self._transport.transport.stop()
+        await self.gathering.join()
+
+    def _give(self) -> RTCDtlsTransport:
+        # What is not bundled any more gets a transport of aiortc's.
+        del self._private._RTCPeerConnection__createDtlsTransport
+        return self._transport
