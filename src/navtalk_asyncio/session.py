@@ -99,9 +99,10 @@ class Session(SessionCalls):
     ) -> AbstractAsyncContextManager[Recorder]:
         """Copy the encoded video and voice into an mp4, Matroska or WebM file, encoding nothing.
 
-        ``async with session.record("call.mkv"):`` records until the block ends, or the connection:
-        after a reconnection there is nothing more in it, and another recording can be begun. The
-        file can be played whenever the process dies. See docs/recording.md.
+        ``async with session.record("call.mkv"):`` records until the block ends, or the session. A
+        session that reconnects goes on in a file of its own, ``call-0002.mkv``, whose place in
+        ``recorder.segments`` says how long there was nothing. The file can be played whenever the
+        process dies. See docs/recording.md.
 
         An mp4 file needs H.264, which is asked for when the session opens:
         ``connect(media=recording_media("call.mp4"))``; `transcode` encodes pictures anew that do
@@ -137,9 +138,30 @@ class Session(SessionCalls):
             segment_bytes=segment_bytes,
             transcode=transcode,
         )
+        recording = self._following(recording)
         if own_voice and isinstance(self, ClientCalls):
             return self.with_own_voice(recording)
         return recording
+
+    @asynccontextmanager
+    async def _following(
+        self, recording: AbstractAsyncContextManager[Recorder]
+    ) -> AsyncGenerator[Recorder]:
+        """A recording that goes on with each connection that takes a lost one's place."""
+        first = self.engine
+        async with recording as recorder:
+
+            def follow() -> None:
+                tap = self._tap()
+                tap.run(partial(recorder.follow, tap.engine))
+
+            stop = self._pump.follow(follow)
+            if self.engine is not first:  # It was lost while the file was opened.
+                follow()
+            try:
+                yield recorder
+            finally:
+                stop()
 
     def _tap(self) -> Tap:
         from navtalk_asyncio.media.feed import Tap

@@ -161,6 +161,11 @@ class Carrier:
         """What `open` gives, and again from each connection that takes a lost one's place."""
         return open()
 
+    def follow(self, started: Callable[[], None]) -> Callable[[], None]:
+        """Call `started`, which must not raise, when another connection takes a lost one's place:
+        before anything of it comes. Returns what ends that."""
+        return lambda: None
+
 
 class Pump(Carrier):
     """Calls the core, drains its actions, and carries out what needs no waiting.

@@ -146,6 +146,7 @@ class Succession(Carrier, Generic[D]):
         """The newest connection is to have them too, and we have not looked at it yet."""
         self._observe = observe
         self._recorders: list[Recorder] = []
+        self._followers: list[Callable[[], None]] = []
         self._losses = 0
         self._serial = 0
         """How many connections were usable so far."""
@@ -286,6 +287,15 @@ class Succession(Carrier, Generic[D]):
         """What `open` gives, and again from each connection that takes a lost one's place."""
         return _Renewed(self, open)
 
+    def follow(self, started: Callable[[], None]) -> Callable[[], None]:
+        """Call `started` when another connection takes a lost one's place; see there."""
+        self._followers.append(started)
+
+        def stop() -> None:
+            self._followers.remove(started)
+
+        return stop
+
     async def newer(self, serial: int) -> int | None:
         """Wait for a usable connection after the `serial`-th; its number, None: there is none."""
         while not (self._serial > serial and self.core.usable):
@@ -365,6 +375,8 @@ class Succession(Carrier, Generic[D]):
                 continue
             self._adopt(driver, opening)
             await self.start(driver)
+            for started in tuple(self._followers):
+                started()
             if self._must_stop():
                 self._hang_up(self._close or Close())
             return True

@@ -1,7 +1,8 @@
 """A process that records until it is killed. Run by test_recording_killed.py.
 
-Usage: python recorded_process.py FILE FRAMES_FILE  (pickled video and audio frames)
-Says "going" once 20 s of the call are given, and goes on.
+Usage: python recorded_process.py FILE FRAMES_FILE SECONDS  (pickled video and audio frames)
+Says "going" once so many seconds of the call are given, and goes on. Without sender reports in the
+first three, as with senders that make none.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ def frame(kind: MediaKind, codec: str, data: bytes, at: float, rate: int, key: b
         clock_rate=rate,
         keyframe=key,
         arrival=at,
-        sender_time=1e9 + at,
+        sender_time=None if at < 3.0 else 1e9 + at,
     )
 
 
-async def main(path: str, codec: str, video: list[bytes], audio: list[bytes]) -> None:
+async def main(path: str, until: int, codec: str, video: list[bytes], audio: list[bytes]) -> None:
     source: Any = Source()
     async with Recorder(source, path) as recorder:
         second = 0
@@ -63,10 +64,11 @@ async def main(path: str, codec: str, video: list[bytes], audio: list[bytes]) ->
                     key = number % 10 == 0
                     source.sinks[VIDEO](frame(VIDEO, codec, video[number], at, 90_000, key))
             second += 1
-            while recorder.counters.written < second * 75:  # noqa: ASYNC110 - it tells nobody
+            # In the first second nothing is written: it waits for reports.
+            while second > 1 and recorder.counters.written < second * 75:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0)
-            if second == 20:
+            if second == until:
                 print("going", flush=True)
 
 
-asyncio.run(main(sys.argv[1], *pickle.loads(Path(sys.argv[2]).read_bytes())))
+asyncio.run(main(sys.argv[1], int(sys.argv[3]), *pickle.loads(Path(sys.argv[2]).read_bytes())))

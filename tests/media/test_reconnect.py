@@ -56,6 +56,7 @@ def test_pictures_go_on_and_recordings_are_whole(engine: str, tmp_path: Path) ->
     adapter, options = ENGINES[engine]
     before, after = tmp_path / "before.mkv", tmp_path / "after.mkv"
     sessions: list[tuple[str, int]] = []
+    segments: list[Any] = []
 
     async def watch(session: Any) -> None:
         """One iterator over all connections."""
@@ -72,11 +73,16 @@ def test_pictures_go_on_and_recordings_are_whole(engine: str, tmp_path: Path) ->
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(watch, session)
                     first = session.id
-                    async with session.record(before):
+                    async with session.record(before) as recorder:
                         lost = await until(session, Reconnecting)
                         assert "the server ended the session" in lost.reason
                         back = await until(session, Reconnected)
                         assert back.session_id == session.id != first
+                        written = recorder.counters.written
+                        async for _ in session.packets():
+                            if recorder.counters.written >= written + 50:
+                                break
+                    segments.extend(recorder.segments)
                     async with session.record(after):
                         await until(session, Reconnecting)
                     await until(session, Reconnected)
@@ -90,8 +96,12 @@ def test_pictures_go_on_and_recordings_are_whole(engine: str, tmp_path: Path) ->
     assert len(names) == len(set(names)) >= 2
     assert sessions[0][1] > 10
     assert sessions[1][1] > 10
-    # Each recording holds its connection, from a keyframe to the end.
-    for path in (before, after):
+    # Each file holds what of its connection was recorded, from a keyframe on.
+    one, other = segments
+    assert [one.path, other.path] == [str(before), str(tmp_path / "before-0002.mkv")]
+    assert other.start - one.end == pytest.approx(other.gap)
+    assert other.gap > 0.0
+    for path in (before, Path(other.path), after):
         assert frames_in(path)["video"] > 10
     assert not [one for one in threading.enumerate() if one.name == "navtalk-media"]
 

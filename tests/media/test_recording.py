@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import pytest
+from attrs import evolve
 
 from navtalk_asyncio.media.interface import EncodedFrame
 from navtalk_asyncio.media.own_voice import Said
@@ -338,6 +339,59 @@ def test_a_recording_that_is_not_cut_is_one_segment(clips: Any, tmp_path: Path) 
         kinds=frozenset({AUDIO}),
     )
     assert recording.segments == (Segment(path=str(tmp_path / "call.mkv"), start=0.0, end=1.0),)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "second"), [(".mp4", "H264"), (".mkv", "H264"), (".mkv", "VP8"), (".webm", "VP8")]
+)
+def test_another_connection_begins_a_file_and_says_how_long_there_was_nothing(
+    clips: Any, tmp_path: Path, suffix: str, second: str
+) -> None:
+    """Its timestamps begin anew, under the same track ids at worst; its codec may be another."""
+    path = tmp_path / f"call{suffix}"
+    first = "VP8" if suffix == ".webm" else "H264"
+    recording = Recording(
+        Plan(path=str(path), kinds=frozenset({VIDEO, AUDIO}), own_voice=True),
+        ask_keyframe=lambda: None,
+    )
+    recording.open()
+    recording.resume()  # A connection of which nothing came.
+    for codec, begins in ((first, 0.0), (second, 7.5)):
+        if begins:
+            recording.resume()
+            recording.resume()
+        video = Track(VIDEO, codec, rate=90_000, period=1 / 30)
+        audio = Track(AUDIO, "opus", rate=48_000, period=0.02)
+        frames = getattr(clips, codec.lower()).frames
+        said = False
+        for frame in interleaved(
+            (video.frame(n, frames[n % 60], keyframe=n % 10 == 0) for n in range(150)),
+            (audio.frame(n, clips.opus.frames[n % 100]) for n in range(250)),
+        ):
+            if frame.arrival > 503 and not said:
+                said = True
+                recording.add(Said(b"\x10\x20" * 12_000, 503 + begins))
+            recording.add(evolve(frame, arrival=frame.arrival + begins))
+    recording.start()
+    recording.close()
+    one, other = recording.segments
+    assert [one.path, other.path] == [str(path), str(path.with_name(f"call-0002{suffix}"))]
+    assert (one.start, one.gap) == (0.0, 0.0)
+    assert one.end == pytest.approx(5.0, abs=0.04)
+    assert other.start == pytest.approx(7.5, abs=0.01)
+    assert other.gap == pytest.approx(other.start - one.end)
+    assert other.end == pytest.approx(12.5, abs=0.04)
+    assert recording.written == 800
+    assert recording.silence == 0
+    for segment in recording.segments:
+        heard, seen = times(segment.path), times(segment.path, kind="video")
+        assert (len(heard), len(seen)) == (250, 150)
+        assert min(heard[0][1], seen[0][1]) == pytest.approx(0.0, abs=0.001)
+        assert seen[-1][1] == pytest.approx(149 / 30, abs=0.01)
+        with av.open(segment.path) as container:
+            assert next(iter(container.demux(video=0))).is_keyframe
+        said_at = [at for data, at in times(segment.path, 1) if len(data) > 3]
+        assert said_at[0] == pytest.approx(3.0, abs=0.1)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])

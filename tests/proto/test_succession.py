@@ -731,6 +731,26 @@ def test_frames_of_one_connection_after_the_other(make: Any, flag: Any) -> None:
         last.result()
 
 
+def test_who_follows_is_told_of_each_connection_that_was_started(make: Any) -> None:
+    hand = make()
+    first = hand.driver
+    seen: list[Any] = []
+    stop = hand.follow(lambda: seen.append(hand.driver))
+    first.follow(lambda: seen.append("a pump has no successor"))()
+    assert seen == []
+    hand.lose()
+    assert seen == []
+    hand.wait()
+    second = hand.driver
+    assert seen == [second] != [first]
+    second.ready()
+    stop()
+    hand.lose()
+    hand.wait(5.0)
+    assert hand.driver is not second
+    assert seen == [second]
+
+
 # ---- the end
 
 

@@ -19,8 +19,9 @@ from attrs import define, frozen
 
 __all__ = ["CONTAINERS", "FLUSH_SECONDS", "Container", "PacketFile", "Writable"]
 
-FLUSH_SECONDS: Final = 1.0
-"""What a killed process loses at most, and half a second of interleaving."""
+FLUSH_SECONDS: Final = 0.5
+"""What a killed process loses at most, and half a second of interleaving; and how long after its
+header a file can be played."""
 
 _MICROSECONDS: Final = 1_000_000
 

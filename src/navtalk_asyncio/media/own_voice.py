@@ -49,7 +49,8 @@ class OwnVoice:
     Times are in 1/48,000 s. Both methods yield packets with their times, without a hole.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, begins: int = 0) -> None:
+        """`begins` is where the first packet may be."""
         self._encoder: Any = av.CodecContext.create("libopus", "w")
         self._encoder.sample_rate = SAMPLE_RATE
         self._encoder.format, self._encoder.layout = "s16", "mono"
@@ -57,7 +58,7 @@ class OwnVoice:
         self._encoder.options = {"application": "voip"}
         self._encoder.time_base = Fraction(1, SAMPLE_RATE)
         self._rest = b""
-        self._end = 0
+        self._end = begins
 
     @property
     def end(self) -> int:

@@ -75,6 +75,10 @@ class RecorderCounters:
     """Pictures that could not be decoded in order to be encoded anew."""
 
 
+class _Resumed:
+    """In the queue: what follows comes by another connection."""
+
+
 class Recorder:
     """Copies the first video and the first audio track of an engine into a file.
 
@@ -98,7 +102,9 @@ class Recorder:
     `segment_seconds` and `segment_bytes` make a row of files of it, ``call-0001.mp4`` and so on:
     the first keyframe after a limit begins the next one, and is asked for. Each is complete and
     begins at zero; :attr:`segments` says where on the recording's clock. Files of these names are
-    overwritten.
+    overwritten. A lost connection that another one takes the place of, see :meth:`follow`, ends a
+    file too: after ``call.mkv`` comes ``call-0002.mkv``, and its :attr:`Segment.gap` says how long
+    there was nothing.
     """
 
     def __init__(
@@ -133,7 +139,8 @@ class Recorder:
             transcode=transcode,
         )
         self._recording = Recording(self._plan, ask_keyframe=self._keyframe_for_segment)
-        self._queue: queue.SimpleQueue[EncodedFrame | Said | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[EncodedFrame | Said | _Resumed | None]
+        self._queue = queue.SimpleQueue()
         self._queued = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -141,6 +148,7 @@ class Recorder:
         self._opened: asyncio.Future[None] | None = None
         self._finished: asyncio.Future[None] | None = None
         self._removers: list[Callable[[], None]] = []
+        self._ended = False
         self._synced = False
         self._track_id: str | None = None
         self._asked = float("-inf")
@@ -169,7 +177,8 @@ class Recorder:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """The files that are complete, in order; one after the block where nothing is cut."""
+        """The files that are complete, in order; after the block one, where nothing was cut and no
+        connection lost."""
         return self._recording.segments
 
     @property
@@ -184,6 +193,19 @@ class Recorder:
         """
         if self._plan.own_voice:
             self._put(Said(pcm, time.monotonic()), len(pcm))
+
+    def follow(self, engine: EncodedSource) -> None:
+        """Go on with another engine, which took a lost one's place: in a file of its own.
+
+        To be called on the loop that both are of. After the block it does nothing.
+        """
+        if self._ended:
+            return
+        self._stop_taking()
+        self._engine = engine
+        self._synced = False
+        self._queue.put(_Resumed())
+        self._begin_taking()
 
     async def __aenter__(self) -> Self:
         if self._thread is not None:
@@ -200,12 +222,10 @@ class Recorder:
         try:
             await asyncio.shield(self._opened)
             self._check_opened()
-            for kind in self._plan.kinds:
-                self._removers.append(self._engine.add_encoded_sink(kind, self._take))
+            self._begin_taking()
         except BaseException:
             await self._end()
             raise
-        self._engine.request_keyframe()
         return self
 
     async def __aexit__(
@@ -239,9 +259,18 @@ class Recorder:
         """Called by the thread."""
         self._loop.call_soon_threadsafe(self._engine.request_keyframe)
 
+    def _begin_taking(self) -> None:
+        for kind in self._plan.kinds:
+            self._removers.append(self._engine.add_encoded_sink(kind, self._take))
+        self._engine.request_keyframe()
+
+    def _stop_taking(self) -> None:
+        while self._removers:
+            self._removers.pop()()
+
     async def _end(self) -> None:
-        for remove in self._removers:
-            remove()
+        self._ended = True
+        self._stop_taking()
         self._queue.put(None)
         assert self._thread is not None
         assert self._finished is not None
@@ -294,6 +323,9 @@ class Recorder:
                 loop.call_soon_threadsafe(_finish, opened)
             opened_file = self._error is None
             while (item := self._queue.get()) is not None:
+                if isinstance(item, _Resumed):
+                    self._attempt(self._recording.resume)
+                    continue
                 with self._lock:
                     self._queued -= len(item.pcm if isinstance(item, Said) else item.data)
                 self._attempt(self._recording.add, item)

@@ -1,8 +1,8 @@
 """What a recording's thread does: frames of a call in, one file or a row of segments out.
 
-The header names the streams, so frames wait until both kinds of media came and, where sound and
-picture are both recorded, until their sender reports did: 1.5 s of a call at most, or
-:data:`START_SECONDS` where something never comes. From then on each frame gets its place from the
+The header names the streams, so frames wait until both kinds of media came, :data:`START_SECONDS`
+at most, and then a little for their sender reports: :data:`REPORT_SECONDS` at most, since nothing
+can be played before. From then on each frame gets its place from the
 :class:`~navtalk_asyncio.media.timeline.Timeline`.
 
 What is missing is explicit. Missing sound (lost packets, or a sender that is silent by sending
@@ -30,6 +30,7 @@ from navtalk_asyncio.media.transcoding import Transcoder
 from navtalk_proto.media import MediaKind
 
 __all__ = [
+    "REPORT_SECONDS",
     "START_SECONDS",
     "Plan",
     "Recording",
@@ -39,6 +40,10 @@ __all__ = [
 
 START_SECONDS: Final = 3.0
 """How long, in arrival time, the header waits. A kind of media that comes later is not recorded."""
+
+REPORT_SECONDS: Final = 1.0
+"""How long the header waits for sender reports once each kind came. Senders make the first within
+half a second to one and a half; the picture is fitted to what a later one says, unseen."""
 
 WAITING_BYTES: Final = 16 * 1024 * 1024
 """Encoded bytes that wait for the header: a minute of a 2 Mb/s call."""
@@ -78,8 +83,11 @@ class Plan:
         return self.segment_seconds is not None or self.segment_bytes is not None
 
     def file(self, number: int) -> str:
-        """The path of a file: `path` itself, or ``call-0001.mp4`` of ``call.mp4``."""
-        if not self.segmented:
+        """The path of a file: `path` itself, or ``call-0001.mp4`` of ``call.mp4``.
+
+        What is not cut has a second file only after a reconnection.
+        """
+        if number == 1 and not self.segmented:
             return self.path
         path = PurePath(self.path)
         return str(path.with_name(f"{path.stem}-{number:04}{path.suffix}"))
@@ -92,6 +100,8 @@ class Segment:
     path: str
     start: float
     end: float
+    gap: float = 0.0
+    """Seconds before it of which there is nothing: the connection was lost, and another opened."""
 
 
 @define
@@ -117,6 +127,7 @@ class _File:
     claim: ClaimedFile
     packets: PacketFile
     start: float
+    gap: float = 0.0
     bytes: int = 0
     keyframe_asked: float = field(default=float("-inf"))
 
@@ -138,13 +149,15 @@ class Recording:
         self._timeline = Timeline()
         self._offsets: dict[str, float] = {}
         """Of tracks that waited for the header: the sender's time of timestamp 0."""
-        self._origin = 0.0
+        self._origin: float | None = None
+        """Of the recording's clock, on the clock of the arrivals; None before the first file."""
         self._claim: ClaimedFile | None = None
         self._file: _File | None = None
         self._tracks: dict[MediaKind, _Track] = {}
         self._voice: OwnVoice | None = None
         self._transcoder: Transcoder | None = None
         self._end = 0.0
+        self._undecodable = 0
         self.segments: tuple[Segment, ...] = ()
         self.written: int = 0
         self.too_late: int = 0
@@ -160,7 +173,8 @@ class Recording:
     @property
     def undecodable(self) -> int:
         """Frames that could not be encoded anew, because they could not be decoded."""
-        return 0 if self._transcoder is None else self._transcoder.undecodable
+        now = 0 if self._transcoder is None else self._transcoder.undecodable
+        return self._undecodable + now
 
     # ---- the thread's steps
 
@@ -197,13 +211,31 @@ class Recording:
                 if kind is MediaKind.AUDIO and first.data:
                     self._tracks[kind].stereo = bool(first.data[0] & 4)
                 begins.append(self._place_first(mine))
-        self._origin = min(begins)
+        start = 0.0
+        if self._origin is None:
+            self._origin = min(begins)
+        else:
+            start = max(min(begins) - self._origin, self._end)
         if self._plan.own_voice:
-            self._voice = OwnVoice()
-        self._begin_file(0.0)
+            self._voice = OwnVoice(begins=round(start * 48_000))
+        self._begin_file(start, gap=start - self._end)
         while self._waiting:
             self._write(self._waiting.popleft())
         self._waiting_bytes = 0
+
+    def resume(self) -> None:
+        """Another connection takes this one's place: what comes of it begins a file of its own.
+
+        Its tracks have other clocks, and may have other codecs and sizes. Only the arrivals know
+        how long there was nothing.
+        """
+        self.start()
+        if self._file is not None:
+            self._end_file()
+        self._undecodable, self._transcoder = self.undecodable, None
+        self._tracks.clear()
+        self._offsets.clear()
+        self._timeline, self._voice = Timeline(), None
 
     def close(self) -> None:
         """Complete the file; one that nothing was written into is removed if it is ours."""
@@ -238,9 +270,12 @@ class Recording:
         if not frames:
             return False
         newest = {frame.kind: frame for frame in frames}
+        oldest = {frame.kind: frame for frame in reversed(frames)}
         related = len(self._plan.kinds) == 1 or all(
             frame.sender_time is not None for frame in newest.values()
         )
+        complete = max(frame.arrival for frame in oldest.values())
+        related = related or frames[-1].arrival - complete >= REPORT_SECONDS
         return (
             (newest.keys() == self._plan.kinds and related)
             or frames[-1].arrival - frames[0].arrival >= START_SECONDS
@@ -273,6 +308,7 @@ class Recording:
     # ---- frames
 
     def _write(self, item: EncodedFrame | Said) -> None:
+        assert self._origin is not None
         if isinstance(item, Said):
             if self._voice is not None:
                 at = round((item.at - self._origin) * 48_000)
@@ -361,11 +397,11 @@ class Recording:
         # What of the sound is still to come belongs to the new segment: none of it begins before.
         self._begin_file(min([time, *ends]))
 
-    def _begin_file(self, start: float) -> None:
+    def _begin_file(self, start: float, *, gap: float = 0.0) -> None:
         if self._claim is None:
             self._claim = ClaimedFile(self._plan.file(len(self.segments) + 1))
         packets = PacketFile(self._claim.path, self._container)
-        self._file = _File(self._claim, packets, start)
+        self._file = _File(self._claim, packets, start, gap)
         for kind in (MediaKind.VIDEO, MediaKind.AUDIO):
             if (track := self._tracks.get(kind)) is not None:
                 packets.add(track.name, track.codec, track.first)
@@ -379,7 +415,8 @@ class Recording:
             file.packets.close()
         finally:
             file.claim.release()
-        self.segments += (Segment(path=file.claim.path, start=file.start, end=self._end),)
+        segment = Segment(path=file.claim.path, start=file.start, end=self._end, gap=file.gap)
+        self.segments += (segment,)
 
 
 def _seconds(frame: EncodedFrame) -> float:
