@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from navtalk_asyncio.media.av_buffer import AvFrame
     from navtalk_asyncio.media.feed import PacketFeed, Tap
     from navtalk_asyncio.media.recorder import Recorder
-    from navtalk_asyncio.media.sender_reports import AvSync
+    from navtalk_proto.stats import AvSync
     from navtalk_proto.tracing.output import TraceOptions
 
 __all__ = ["Session"]

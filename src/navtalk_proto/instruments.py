@@ -80,6 +80,11 @@ def _round_trip(stats: SessionStats) -> Iterator[Point]:
         yield stats.round_trip_time, {}
 
 
+def _av_offset(stats: SessionStats) -> Iterator[Point]:
+    if stats.media.av_sync.offset is not None:
+        yield stats.media.av_sync.offset, {}
+
+
 INSTRUMENTS: Final = (
     Instrument(
         name="navtalk.media.received",
@@ -150,6 +155,12 @@ INSTRUMENTS: Final = (
         unit="s",
         description="To the far end and back",
         points=_round_trip,
+    ),
+    Instrument(
+        name="navtalk.media.av_offset",
+        unit="s",
+        description="How much later the picture arrives than the sound of the same instant",
+        points=_av_offset,
     ),
     Instrument(
         name="navtalk.answer.latency",

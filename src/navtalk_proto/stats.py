@@ -8,7 +8,7 @@ one for the same thing; where a definition differs, the field says so.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 from attrs import field, frozen
 
@@ -17,6 +17,7 @@ from navtalk_proto.media import MediaKind
 
 __all__ = [
     "RATE_SECONDS",
+    "AvSync",
     "IcePairStats",
     "MediaStats",
     "ReceivedTrackStats",
@@ -121,12 +122,26 @@ class IcePairStats:
 
 
 @frozen(kw_only=True)
+class AvSync:
+    """How sound and picture are related, and what was measured of it."""
+
+    source: Literal["sender-reports", "arrival"] = "arrival"
+    """``arrival`` is the fallback: a track lacks sender reports, so what arrives together is taken
+    to belong together, and drift is not seen."""
+    offset: float | None = None
+    """How much later the picture arrives than the sound of the same instant, in seconds; negative
+    where it comes earlier. None without sender reports of both."""
+
+
+@frozen(kw_only=True)
 class MediaStats:
     """What an engine knows. Empty before a peer connection is there."""
 
     received: tuple[ReceivedTrackStats, ...] = ()
     sent: tuple[SentTrackStats, ...] = ()
     pair: IcePairStats | None = None
+    av_sync: AvSync = field(factory=AvSync)
+    """How the first sound and the first picture that are received are related."""
     ignored_candidates: Mapping[str, int] = field(factory=dict)
     """Remote candidates that the engine could not use, by reason: all since the connection began.
     What the core itself kept from the engine is a CandidateIgnored event each."""

@@ -23,13 +23,13 @@ from navtalk_asyncio.media.feed import av_feed as av_feed
 from navtalk_asyncio.media.feed import packet_feed as packet_feed
 from navtalk_asyncio.media.interface import Engine, EngineFactory
 from navtalk_asyncio.media.packet_buffer import PacketCounters as PacketCounters
-from navtalk_asyncio.media.sender_reports import AvSync as AvSync
 from navtalk_asyncio.media.sender_reports import TrackTiming
 from navtalk_asyncio.media.sender_reports import av_sync as av_sync
 from navtalk_proto.actions import MediaCommand
 from navtalk_proto.engine import EngineCallbacks, TrackCounters
 from navtalk_proto.errors import SessionClosedError
 from navtalk_proto.media import MediaKind
+from navtalk_proto.stats import AvSync as AvSync
 from navtalk_proto.stats import MediaStats
 from navtalk_trio.flag import Flag
 

@@ -8,7 +8,6 @@ import pytest
 
 from navtalk_asyncio.media.sender_reports import (
     WINDOW,
-    AvSync,
     SenderReports,
     TrackTiming,
     av_sync,
@@ -16,6 +15,7 @@ from navtalk_asyncio.media.sender_reports import (
     ntp_timestamp,
     unwrapped,
 )
+from navtalk_proto.stats import AvSync
 
 START = 3_990_000_000.0
 """Seconds since 1900: in 2026."""

@@ -17,7 +17,7 @@ from navtalk_asyncio.testing import emulator_thread
 from navtalk_proto.config import ServerConfig
 from navtalk_proto.events import ResponseDone
 from navtalk_proto.media import MediaKind
-from navtalk_proto.stats import SessionStats, TurnLatency
+from navtalk_proto.stats import AvSync, SessionStats, TurnLatency
 
 PATIENCE = 30.0
 """Seconds of real time until a wait is given up; only a failing test gets near it."""
@@ -77,7 +77,7 @@ def test_a_session_is_measured_from_its_first_packet_to_after_its_end(
         video, audio = stats.received(MediaKind.VIDEO), stats.received(MediaKind.AUDIO)
         return bool(
             video and audio and video.frames_decoded > 20 and audio.packets > 40
-            and video.decode_seconds
+            and video.decode_seconds and stats.media.av_sync.offset is not None
         )  # fmt: skip
 
     async def main() -> None:
@@ -98,6 +98,10 @@ def test_a_session_is_measured_from_its_first_packet_to_after_its_end(
             # In the session's own time, whichever clock its engine has.
             assert stats.at - PATIENCE < track.last_packet <= stats.at + 0.001
             assert 0.0 <= track.jitter < PATIENCE
+        sync = stats.media.av_sync
+        assert sync.source == "sender-reports"
+        assert sync.offset is not None
+        assert abs(sync.offset) < PATIENCE
         pair = stats.media.pair
         assert pair is not None
         assert (pair.local_type, pair.remote_type, pair.protocol) == ("host", "host", "udp")
@@ -125,6 +129,7 @@ def test_a_session_without_media_is_measured_too() -> None:
         ):
             stats = session.stats()
             assert stats.media.received == ()
+            assert stats.media.av_sync == AvSync(source="arrival", offset=None)
             assert stats.counters.received > 0
 
     anyio.run(main)

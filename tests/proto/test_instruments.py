@@ -9,6 +9,7 @@ from navtalk_proto.connection import Counters
 from navtalk_proto.instruments import INSTRUMENTS, observe_sessions
 from navtalk_proto.media import MediaKind
 from navtalk_proto.stats import (
+    AvSync,
     MediaStats,
     ReceivedTrackStats,
     SentTrackStats,
@@ -26,6 +27,7 @@ FULL = SessionStats(
             ReceivedTrackStats(track_id="a", kind=MediaKind.AUDIO, bytes=10, loss=0.5),
         ),
         sent=(SentTrackStats(kind=MediaKind.AUDIO, bytes=7, round_trip_time=0.04),),
+        av_sync=AvSync(source="sender-reports", offset=-0.02),
     ),
     latencies=(
         TurnLatency(speech_end=1.0, first_text=1.25, first_audio=1.5),
@@ -81,6 +83,7 @@ def test_a_latency_is_that_of_the_newest_turn_that_has_it() -> None:
         (0.5, {"navtalk.answer": "first_audio"}),
     ]
     assert meter.points("navtalk.round_trip.duration") == [(0.04, {})]
+    assert meter.points("navtalk.media.av_offset") == [(-0.02, {})]
 
 
 def test_what_is_not_known_is_not_told() -> None:

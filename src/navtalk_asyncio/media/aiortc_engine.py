@@ -76,7 +76,7 @@ from navtalk_asyncio.media.sdp_rewrite import (
     rewrite_offer,
 )
 from navtalk_asyncio.media.sender_codec import follow_codec
-from navtalk_asyncio.media.sender_reports import SenderReports, TrackTiming
+from navtalk_asyncio.media.sender_reports import SenderReports, TrackTiming, av_sync
 from navtalk_asyncio.media.sinks import DecodedSink, EncodedSinks
 from navtalk_proto.actions import (
     AddCandidate,
@@ -1006,7 +1006,12 @@ class _Peer:
             ),
             sent=tuple(stats for stats in sent if stats is not None),
             pair=pair,
+            av_sync=av_sync(self._timing(MediaKind.AUDIO), self._timing(MediaKind.VIDEO)),
         )
+
+    def _timing(self, kind: MediaKind) -> TrackTiming | None:
+        timings = (one.reports.timing for one in self.received if one.kind is kind)
+        return next(timings, None)
 
     def release_candidates(self) -> None:
         """Report late candidates; none may overtake the description it belongs to."""

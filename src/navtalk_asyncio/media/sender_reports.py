@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections import deque
 from statistics import median
-from typing import Final, Literal
+from typing import Final
 
 from attrs import frozen
 
+from navtalk_proto.stats import AvSync
+
 __all__ = [
-    "AvSync",
     "SenderClock",
     "SenderReports",
     "TrackTiming",
@@ -81,18 +82,6 @@ class TrackTiming:
     delay: float | None = None
     """Mean of arrival minus sender's time, in seconds. The clocks differ by anything: only the
     difference between two tracks of one sender means something."""
-
-
-@frozen(kw_only=True)
-class AvSync:
-    """How sound and picture are related, and what was measured of it."""
-
-    source: Literal["sender-reports", "arrival"]
-    """``arrival`` is the fallback: a track lacks sender reports, so what arrives together is taken
-    to belong together, and drift is not seen."""
-    offset: float | None
-    """How much later the picture arrives than the sound of the same instant, in seconds; negative
-    where it comes earlier. None without sender reports of both."""
 
 
 def av_sync(audio: TrackTiming | None, video: TrackTiming | None) -> AvSync:
