@@ -366,12 +366,20 @@ strings, and other types raise LocalProtocolError, which does not quote the valu
 """
 
 
+_FIRST: Final = 64
+"""Characters of base64 that are decoded twice. The first call after a parser has run takes twice as
+long for each character, and the next one does not: a processor's habit, seen with x86 under CPython
+3.11 and 3.13. So the first one is a short one; benchmarks/core_speed.py shows it without [speed].
+What is wrong with the first characters is wrong with all of them."""
+
+
 def _decode_base64_reference(text: str) -> bytes:
     """:func:`decode_base64` with the standard library: the definition."""
     data: bytes | None = None
     # binascii takes superfluous padding after a whole quantum ("AAAA===="); RFC 4648 has none.
     if len(text) % 4 == 0 and not text.endswith("==="):
         try:
+            binascii.a2b_base64(text[:_FIRST], strict_mode=True)
             data = binascii.a2b_base64(text, strict_mode=True)
         except ValueError:
             data = None
