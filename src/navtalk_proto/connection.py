@@ -513,29 +513,29 @@ class Connection:
             if self._role is Role.SERVER:
                 self._send_message(ConnectedFail(message=obsolete.REASON))  # E8: told, then closed.
             self._violation(obsolete.REASON, type=message.type, close=(1002, "protocol version 1"))
-        elif type(edge) is Verdict:
+        elif type(edge) is not Edge:
             self._violation(f"not expected in state {self.state.value}", type=_type(message))
-        else:
-            assert isinstance(edge, Edge)
-            if edge.out_of_order:
-                self._counters.out_of_order += 1
-                self._emit(OutOfOrder(type=_type(message), state=self.state.value))
-                if self._config.strict:
-                    self._violation("out of order", type=_type(message))
-            state = self._lifecycle.state
-            if state not in _OVER:
-                if edge.state is not state or edge.start or edge.stop:
-                    self._move(edge)
-                if edge.effect is _MESSAGE:
-                    self._conversed(message)
-                elif isinstance(message, IceCandidate):
-                    self._negotiation.remote_candidate(message)
-                elif sdp is not None:
-                    assert isinstance(message, _DESCRIPTION)
-                    self._negotiation.remote_description(message, sdp, now=now)
-                else:
-                    self._received(message, edge)
+        elif not edge.out_of_order or self._tolerate(message):
+            if edge.state is not self._lifecycle.state or edge.start or edge.stop:
+                self._move(edge)
+            if edge.effect is _MESSAGE:
+                self._conversed(message)
+            elif type(message) is IceCandidate:
+                self._negotiation.remote_candidate(message)
+            elif sdp is not None:
+                assert isinstance(message, _DESCRIPTION)
+                self._negotiation.remote_description(message, sdp, now=now)
+            else:
+                self._received(message, edge)
         self._end_input()
+
+    def _tolerate(self, message: Message | Unknown) -> bool:
+        """Tell of a message that came out of order; False: it ended the session."""
+        self._counters.out_of_order += 1
+        self._emit(OutOfOrder(type=_type(message), state=self.state.value))
+        if self._config.strict:
+            self._violation("out of order", type=_type(message))
+        return self._lifecycle.state not in _OVER
 
     def receive_binary(self, size: int, *, now: float) -> None:
         """A binary message of `size` bytes was received; v2 has none (protocol.md 2.1)."""

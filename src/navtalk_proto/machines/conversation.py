@@ -38,6 +38,7 @@ from typing import Final, TypeAlias
 
 from attrs import define
 
+from navtalk_proto.construct import positional
 from navtalk_proto.errors import LocalProtocolError
 from navtalk_proto.events import (
     ConversationEvent,
@@ -267,6 +268,8 @@ CALL_TRANSITIONS: Final[Mapping[tuple[CallState, CallInput], CallState]] = Mappi
 )
 """A missing pair is a mistake of its sender. Deltas of a call that is whole are late."""
 
+
+_response_text: Final = positional(ResponseText)
 
 _ENDS: Final = frozenset({Input.S_AUDIO_END, Input.S_COMPLETED})
 """What ends a response and may name none."""
@@ -597,7 +600,7 @@ class Conversation:
                 pass
         if effect in (Effect.BEGIN, Effect.APPEND):
             assert response.id is not None
-            self.out.append(ResponseText(response_id=response.id, delta=delta))
+            self.out.append(_response_text(response.id, delta))
         self._set_deadline(response, now)
 
     def _why(self, was: State, kind: Input) -> str:

@@ -218,8 +218,8 @@ def _flag(name: str) -> _Reader:
     return read
 
 
-def _data(payload: _Raw, message: _Raw) -> _Raw | None:
-    return None if payload is message else payload
+def _data(payload: _Raw, message: _Raw) -> _Raw:
+    return {} if payload is message else payload
 
 
 def _error_places(payload: _Raw, message: _Raw) -> list[tuple[str, Any]]:
@@ -392,26 +392,30 @@ def _structure_factory(cls: type[Any], _: Any) -> _Hook:
     if not slots:
         only = cls()
         return lambda message, _: only
+    make = positional(cls)
+    made = [field.name for field in attrs.fields(cls) if hasattr(field.default, "factory")]
+    assert all(slots[name].read is _data for name in made), "a default to be made, not to be copied"
     readers = tuple(
         (
-            field.name,
             slots[field.name].read,
-            # The path to name when a field without a default is left out; None is never read.
-            f"data.{slots[field.name].write[0]}" if field.default is NOTHING else None,
+            field.default,
+            # The path to name when a field without a default is left out; else never read.
+            f"data.{slots[field.name].write[0]}" if field.default is NOTHING else "",
         )
         for field in attrs.fields(cls)
     )
 
     def structure(message: _Raw, _: Any) -> Any:
         payload = _payload(message)
-        values = {}
-        for name, read, required in readers:
+        values = []
+        for read, default, required in readers:
             value = read(payload, message)
-            if value is not None:
-                values[name] = value
-            elif required is not None:
-                raise _malformed("is missing", required)
-        return cls(**values)
+            if value is None:
+                value = default
+                if value is NOTHING:
+                    raise _malformed("is missing", required)
+            values.append(value)
+        return make(*values)
 
     return structure
 
@@ -1013,10 +1017,11 @@ def _usual_candidate(message: _Raw, limits: Limits) -> IceCandidate | None:
         type(text) is type(mid) is type(ufrag) is str
         and type(index) is int
         and 0 <= index <= _MAX_INDEX
+        and len(text) <= (longest := limits.candidate)
+        and len(mid) <= longest
+        and len(ufrag) <= longest
     ):
-        longest = limits.candidate
-        if len(text) <= longest and len(mid) <= longest and len(ufrag) <= longest:
-            return _ice_candidate(text, mid or None, index, ufrag or None)
+        return _ice_candidate(text, mid or None, index, ufrag or None)
     return None
 
 
