@@ -27,18 +27,25 @@ class RateMeter:
         self._window = window
         self._width = window / SLICES
         self._slices: deque[tuple[int, float]] = deque()
+        """Number and amount of those before the newest."""
+        self._newest = 0.0
+        self._number = 0
+        self._end = float("-inf")
+        """When the newest slice ends."""
         self._first: float | None = None
 
     def add(self, amount: float, *, now: float) -> None:
         """So much more."""
+        if now < self._end:  # Nearly always: there may be thousands of calls in a slice.
+            self._newest += amount
+            return
         if self._first is None:
             self._first = now
-        number = int(now / self._width)
-        if self._slices and self._slices[-1][0] == number:
-            self._slices[-1] = (number, self._slices[-1][1] + amount)
         else:
-            self._slices.append((number, amount))
-            self._forget(number)
+            self._slices.append((self._number, self._newest))
+        self._number, self._newest = int(now / self._width), amount
+        self._end = (self._number + 1) * self._width
+        self._forget(self._number)
 
     def per_second(self, *, now: float) -> float:
         """The rate now: 0.0 before the first amount, and after a window without any."""
@@ -49,7 +56,8 @@ class RateMeter:
         # The slice of now is not over: what is measured over ends now, not with the slice.
         covered = min(now - self._first, now - (number - SLICES) * self._width)
         covered = max(covered, self._width)
-        return sum(amount for _, amount in self._slices) / covered
+        newest = self._newest if self._number >= number - SLICES else 0.0
+        return (sum(amount for _, amount in self._slices) + newest) / covered
 
     def _forget(self, number: int) -> None:
         while self._slices and self._slices[0][0] < number - SLICES:

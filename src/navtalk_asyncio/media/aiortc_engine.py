@@ -131,6 +131,10 @@ SILENCE: Final = 5.0
 """A connection that closes by itself this long after its last datagram is dead, not hung up: a
 hang-up is a datagram, and aiortc takes 30 s to give up on silence."""
 
+FLOWING_SECONDS: Final = min(BLACKOUT_SECONDS, PROGRESS_SECONDS) / 2
+"""A packet this soon after another of its track begins nothing, ends no blackout, and is in a
+report that is on its way."""
+
 REASON_LENGTH: Final = 200
 """Characters of a failure's reason."""
 
@@ -593,6 +597,11 @@ class _Received:
         self.meter = ReceiverMeter(receiver, self._tap, kind=self.kind, now=engine._loop.time)
         self.pump = engine._own(self._pump(track))
 
+    @property
+    def take(self) -> Callable[[Any, int], None] | None:
+        """What takes its packets, where they are seen."""
+        return None if self._tap is None else self._tap.take
+
     def begin_decoding(self) -> None:
         if self._tap is not None:
             self._tap.begin_decoding()
@@ -625,11 +634,16 @@ class _Received:
         self.sound_arrival = frame.arrival
         self._engine._encoded(self, frame)
 
-    def _packet(self, size: int) -> None:
+    def _packet(self, packet: Any) -> None:
+        now = self._engine._loop.time()
         self._packets += 1
-        self._bytes += size
-        self.last_packet = self._engine._loop.time()
-        self._came(self.last_packet)
+        self._bytes += len(packet.payload)
+        self.last_packet = now
+        self.meter.packet(packet, now)
+        if now - self._arrived < FLOWING_SECONDS:
+            self._arrived = now
+        else:
+            self._came(now)
 
     def _came(self, now: float) -> None:
         """A packet came, or a frame where packets are not seen."""
@@ -742,6 +756,7 @@ class _Peer:
         self._consents: list[internals.ConsentWatch] = []
         self._checks: list[PromptChecks] = []
         self._paths: dict[int, DatagramPath] = {}
+        self._takers: dict[RTCRtpReceiver, Callable[[Any, int], None]] = {}
         self._draft: internals.OfferDraft | None = None
         self._payload_types = PayloadTypes()
         self._remote: RemoteSdp | None = None
@@ -976,7 +991,9 @@ class _Peer:
             transport = transceiver.receiver.transport
             agent = transport.transport.iceGatherer._connection
             if id(agent) not in self._paths:
-                self._paths[id(agent)] = DatagramPath(agent, transport)
+                self._paths[id(agent)] = DatagramPath(
+                    agent, transport, self._takers, self.engine._loop.time
+                )
 
     def _on_consent(self) -> None:
         if not self.closing:
@@ -1043,6 +1060,8 @@ class _Peer:
         track_id = track.id if track.id not in taken else f"{track.id}#{transceiver.mid}"
         received = _Received(self, transceiver.receiver, track, track_id)
         self.received.append(received)
+        if received.take is not None:
+            self._takers[transceiver.receiver] = received.take
         labels = {} if self._remote is None else self._remote.stream_labels
         self.engine._event(
             TrackAdded(

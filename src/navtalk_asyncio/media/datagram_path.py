@@ -13,13 +13,13 @@ them.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
 import aioice
 import pylibsrtp
-from aiortc import RTCDtlsTransport, clock
+from aiortc import RTCDtlsTransport, RTCRtpReceiver, clock
 from aiortc.rtcdtlstransport import State
 from aiortc.rtp import HeaderExtensions, RtpPacket
 
@@ -102,13 +102,23 @@ def parse(data: bytes, extensions_map: Any) -> PlainPacket | RtpPacket:
 class DatagramPath:
     """Stands between the sockets of one ICE agent and the receivers of its DTLS transport.
 
-    To be made when ICE has completed. The receivers must not wait for anything: theirs is
-    :class:`~navtalk_asyncio.media.receive_path.ReceivePath`.
+    To be made when ICE has completed. `takers` has what takes the packets of a receiver, with the
+    time in milliseconds at which they came; packets for others are not taken.
     """
 
-    def __init__(self, agent: aioice.Connection, transport: RTCDtlsTransport) -> None:
+    def __init__(
+        self,
+        agent: aioice.Connection,
+        transport: RTCDtlsTransport,
+        takers: Mapping[RTCRtpReceiver, Callable[[Any, int], None]],
+        now: Callable[[], float],
+    ) -> None:
         self._agent = agent
         self._transport: Any = transport
+        self._takers: Mapping[Any, Callable[[Any, int], None]] = takers
+        self._now = now
+        # aiortc's clock reads the calendar. Both count alike, and may take turns.
+        self._ahead_ms = clock.current_ms() - int(now() * 1000)
         self._stock = agent.data_received
         agent.data_received = self._received  # type: ignore[method-assign]
         for protocol in agent._protocols:
@@ -119,40 +129,37 @@ class DatagramPath:
         self, protocol: Any, stock: Callable[[Any, Any], None], data: bytes, addr: Any
     ) -> None:
         # STUN begins with two zero bits, DTLS is below 64, RTP and RTCP are not (RFC 7983).
-        if data and data[0] > 127:
+        if self._is_media(data):
+            self._media(data)
+        elif data and data[0] > 127:
             self._agent.data_received(data, protocol.local_candidate.component)
         else:
             stock(data, addr)
 
     def _received(self, data: bytes, component: int) -> None:
-        transport = self._transport
-        if (
-            len(data) > 1
-            and 127 < data[0] < 192
-            and not 192 <= data[1] <= 208  # RTCP (RFC 5761 section 4)
-            and transport._state is State.CONNECTED
-            and self._agent._queue.empty()
-        ):
+        if self._is_media(data):
             self._media(data)
         else:
             self._stock(data, component)
 
+    def _is_media(self, data: bytes) -> bool:
+        """Whether this is RTP that may be handled at once."""
+        return (
+            len(data) > 1
+            and 127 < data[0] < 192
+            and not 192 <= data[1] <= 208  # RTCP (RFC 5761 section 4)
+            and self._transport._state is State.CONNECTED
+            and self._agent._queue.empty()
+        )
+
     def _media(self, data: bytes) -> None:
         transport = self._transport
-        arrival_time_ms = clock.current_ms()
         transport._RTCDtlsTransport__rx_bytes += len(data)
         transport._RTCDtlsTransport__rx_packets += 1
         try:
             packet = parse(transport._rx_srtp.unprotect(data), transport._rtp_header_extensions_map)
         except (pylibsrtp.Error, ValueError):
             return
-        receiver = transport._rtp_router.route_rtp(packet)
-        if receiver is None:
-            return
-        handling = receiver._handle_rtp_packet(packet, arrival_time_ms=arrival_time_ms)
-        try:
-            handling.send(None)
-        except StopIteration:
-            return
-        handling.close()
-        raise RuntimeError("a receiver waits for something while it handles a packet")
+        take = self._takers.get(transport._rtp_router.route_rtp(packet))
+        if take is not None:
+            take(packet, int(self._now() * 1000) + self._ahead_ms)

@@ -101,11 +101,11 @@ class _Packet:
 class _Sequence:
     """Unwraps sequence numbers, and finds strays and restarts."""
 
-    __slots__ = ("_stray", "highest")
+    __slots__ = ("highest", "stray")
 
     def __init__(self) -> None:
         self.highest: int | None = None
-        self._stray: int | None = None
+        self.stray: int | None = None
 
     def place(self, sequence_number: int) -> tuple[int | None, bool]:
         """The unwrapped number, None for a stray; and whether the sender has started anew."""
@@ -115,14 +115,14 @@ class _Sequence:
         placed = unwrap(sequence_number, self.highest, 16)
         ahead = placed - self.highest
         if -MISORDER < ahead < SPAN:
-            self._stray = None
+            self.stray = None
             self.highest = max(self.highest, placed)
             return placed, False
-        if self._stray is not None and sequence_number == (self._stray + 1) & 0xFFFF:
-            self._stray = None
+        if self.stray is not None and sequence_number == (self.stray + 1) & 0xFFFF:
+            self.stray = None
             self.highest = placed
             return placed, True
-        self._stray = sequence_number
+        self.stray = sequence_number
         return None, False
 
 
@@ -182,7 +182,23 @@ class VideoJitterBuffer:
         `data` is the payload without its descriptor, empty for padding. `begins` says whether the
         payload is the first of a picture, as far as it tells by itself: True and False are sure.
         """
-        before = self._sequence.highest
+        packets, before, scan = self._packets, self._sequence.highest, self._scan
+        if (
+            sequence_number == scan & 0xFFFF
+            and scan != self._next
+            and before == scan - 1
+            and timestamp == packets[before].timestamp
+            and len(packets) < SPAN
+        ):
+            # Nearly always: the next packet of the picture that is being put together.
+            packets[scan] = _Packet(timestamp, marker, data, begins, now)
+            self._sequence.highest, self._sequence.stray = scan, None
+            self._scan = scan + 1
+            if not (marker and self._marked):
+                return []
+            pictures: list[CompleteFrame] = []
+            self._release(pictures)
+            return pictures
         seq, anew = self._sequence.place(sequence_number)
         if seq is None:
             return []

@@ -67,6 +67,9 @@ class NackSchedule:
         if self._highest is None:
             self._highest = sequence_number
             return False
+        if not self._missing and (sequence_number - self._highest) & 0xFFFF == 1:
+            self._highest += 1
+            return False
         seq = unwrap(sequence_number, self._highest, 16)
         if seq <= self._highest:
             found = self._missing.pop(seq, None)

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final
 
 from aiortc import RTCRtpReceiver
 from aiortc.codecs import depayload
+from aiortc.codecs.h264 import h264_depayload
 from aiortc.rtcrtpreceiver import StreamStatistics
 from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket, pack_remb_fci, unwrap_rtx
-from attrs import define, field
+from attrs import define, field, frozen
 
 from navtalk_asyncio.media.jitter_buffer import (
     AudioJitterBuffer,
@@ -40,6 +42,17 @@ to send again, half a second of a 720p picture; aiortc's buffer would wait for 5
 ESTIMATE_MS: Final = 5
 """Milliseconds whose packets the bandwidth estimator gets as one: it takes those sent within that
 time as one anyway (TIMESTAMP_GROUP_LENGTH_MS in aiortc's rate.py), and is slow at it."""
+
+
+@frozen(slots=True)
+class _Format:
+    """What a payload type stands for, looked up once."""
+
+    codec: Any
+    again: Any
+    """Of packets that are sent again (RFC 4588): the codec of what is in them."""
+    depayload: Callable[[bytes], bytes]
+    begins: Callable[[bytes], bool | None]
 
 
 @define(slots=True)
@@ -82,6 +95,7 @@ class ReceivePath:
         self._buffer: AudioJitterBuffer | VideoJitterBuffer = (
             AudioJitterBuffer() if kind is MediaKind.AUDIO else VideoJitterBuffer()
         )
+        self._formats: dict[int, _Format] = {}
         self._codec: Any = None
         self.ssrc: int | None = None
         """The stream's, from its first packet on."""
@@ -94,7 +108,7 @@ class ReceivePath:
         self._given_up = 0
         self._unestimated = 0
         """Bytes received since the estimator got some."""
-        self._estimated_at = 0
+        self._unestimated_since = 0
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -122,31 +136,51 @@ class ReceivePath:
             return
         if self._nack is not None:
             self._estimate(packet, arrival_time_ms)
-        codecs = receiver._RTCRtpReceiver__codecs
-        codec = codecs.get(packet.payload_type)
-        if codec is None:
+        found = self._formats.get(packet.payload_type) or self._format(packet.payload_type)
+        if found is None:
             return
         streams = receiver._RTCRtpReceiver__remote_streams
         stream = streams.get(packet.ssrc)
         if stream is None:
-            stream = streams[packet.ssrc] = StreamStatistics(codec.clockRate)
+            stream = streams[packet.ssrc] = StreamStatistics(found.codec.clockRate)
         stream.add(packet)
-        if codec.name.lower() == "rtx":
+        now = self._loop.time()
+        if found.again is not None:
             ssrc = receiver._RTCRtpReceiver__rtx_ssrc.get(packet.ssrc)
-            payload_type = codec.parameters.get("apt")
-            codec = codecs.get(payload_type)
-            if ssrc is None or codec is None or len(packet.payload) < 2 or ssrc != self.ssrc:
+            inner = self._format(found.again.payloadType)
+            if ssrc is None or inner is None or len(packet.payload) < 2 or ssrc != self.ssrc:
                 return
-            self._put(codec, unwrap_rtx(packet, payload_type=payload_type, ssrc=ssrc))
+            payload_type = inner.codec.payloadType
+            packet = unwrap_rtx(packet, payload_type=payload_type, ssrc=ssrc)
+            self._put(inner, packet, now)
         else:
-            self._follow(packet, codec)
-            self._put(codec, packet)
+            self._follow(packet, found.codec, now)
+            self._put(found, packet, now)
 
     # ---- inside
 
-    def _follow(self, packet: Any, codec: Any) -> None:
+    def _format(self, payload_type: int) -> _Format | None:
+        """None for a payload type that was not negotiated, or sends again what was not."""
+        codecs = self._receiver._RTCRtpReceiver__codecs
+        codec = codecs.get(payload_type)
+        if codec is None:
+            return None
+        name, again = codec.name, None
+        if name.lower() == "rtx":
+            again = codecs.get(codec.parameters.get("apt"))
+            if again is None:
+                return None
+        found = _Format(
+            codec,
+            again,
+            _READERS.get(name) or partial(depayload, codec),
+            _BEGINNINGS.get(name, _never_tells),
+        )
+        self._formats[payload_type] = found
+        return found
+
+    def _follow(self, packet: Any, codec: Any, now: float) -> None:
         """Start anew where the stream is another one, or packets were lost in a blackout."""
-        now = self._loop.time()
         number = packet.sequence_number
         if packet.ssrc != self.ssrc or (
             now - self._last_packet >= BLACKOUT_SECONDS
@@ -165,14 +199,13 @@ class ReceivePath:
         self._sequence_number = number
         self._last_packet = now
 
-    def _put(self, codec: Any, packet: Any) -> None:
-        now = self._loop.time()
+    def _put(self, found: _Format, packet: Any, now: float) -> None:
         number, payload = packet.sequence_number, packet.payload
         try:
-            data = depayload(codec, payload) if payload else b""
+            data = found.depayload(payload) if payload else b""
         except ValueError:
             return
-        self._codec = codec
+        self._codec = codec = found.codec
         buffer = self._buffer
         if isinstance(buffer, AudioJitterBuffer):
             if not data:
@@ -192,11 +225,14 @@ class ReceivePath:
                 timestamp=packet.timestamp,
                 marker=bool(packet.marker),
                 data=data,
-                begins=_begins(codec.name, payload),
+                begins=found.begins(payload) if payload else None,
                 now=now,
             )
-        self._release(frames)
-        self._arm()
+        if frames or buffer.counters.given_up != self._given_up:
+            self._release(frames)
+        asking = self._nack is not None and len(self._nack)
+        if asking or self._timer is not None or buffer.deadline is not None:
+            self._arm()
 
     def _release(self, frames: list[CompleteFrame]) -> None:
         given_up = self.counters.given_up
@@ -250,9 +286,12 @@ class ReceivePath:
 
     def _estimate(self, packet: Any, arrival_time_ms: int) -> None:
         """Tell the sender how much it may send (REMB), as aiortc does."""
+        if not self._unestimated:
+            self._unestimated_since = arrival_time_ms
         self._unestimated += len(packet.payload) + packet.padding_size
-        if not packet.marker and arrival_time_ms - self._estimated_at < ESTIMATE_MS:
+        if not packet.marker and arrival_time_ms - self._unestimated_since < ESTIMATE_MS:
             return
+        size, self._unestimated = self._unestimated, 0
         send_time = packet.extensions.abs_send_time
         receiver = self._receiver
         estimator = receiver._RTCRtpReceiver__remote_bitrate_estimator
@@ -261,10 +300,9 @@ class ReceivePath:
         estimate = estimator.add(
             abs_send_time=send_time,
             arrival_time_ms=arrival_time_ms,
-            payload_size=self._unestimated,
+            payload_size=size,
             ssrc=packet.ssrc,
         )
-        self._unestimated, self._estimated_at = 0, arrival_time_ms
         ssrc = receiver._RTCRtpReceiver__rtcp_ssrc
         if estimate is not None and ssrc is not None:
             feedback = RtcpPsfbPacket(
@@ -273,19 +311,61 @@ class ReceivePath:
             self._spawn(receiver._send_rtcp(feedback))
 
 
-def _begins(codec: str, payload: bytes) -> bool | None:
-    """Whether a payload is the first of a picture; None where it does not tell."""
-    if not payload:
-        return None
-    if codec == "VP8":
-        # S of partition 0 (RFC 7741 section 4.2).
-        return payload[0] & 0x17 == 0x10
-    if codec == "H264":
-        # RFC 6184 section 5.2: FU-A other than the first fragment; parameter sets, a delimiter.
-        kind = payload[0] & 0x1F
-        if kind == 28 and len(payload) > 1 and not payload[1] & 0x80:
-            return False
-        if kind == 24 and len(payload) > 3:
-            kind = payload[3] & 0x1F
-        return True if kind in (7, 9) else None
+def _vp8_data(payload: bytes) -> bytes:
+    """A VP8 payload without its descriptor (RFC 7741 section 4.2); raises ValueError."""
+    at = 1
+    try:
+        if payload[0] & 0x80:
+            extended, at = payload[1], 2
+            if extended & 0x80:  # I: a picture ID, of one byte or two
+                at += 2 if payload[at] & 0x80 else 1
+            if extended & 0x40:  # L
+                at += 1
+            if extended & 0x30:  # T, K
+                at += 1
+    except IndexError:
+        raise ValueError("the VP8 payload descriptor is cut off") from None
+    if len(payload) < at:
+        raise ValueError("the VP8 payload descriptor is cut off")
+    return payload[at:]
+
+
+def _vp8_begins(payload: bytes) -> bool:
+    # S of partition 0 (RFC 7741 section 4.2).
+    return payload[0] & 0x17 == 0x10
+
+
+def _h264_begins(payload: bytes) -> bool | None:
+    # RFC 6184 section 5.2: FU-A other than the first fragment; parameter sets, a delimiter.
+    kind = payload[0] & 0x1F
+    if kind == 28 and len(payload) > 1 and not payload[1] & 0x80:
+        return False
+    if kind == 24 and len(payload) > 3:
+        kind = payload[3] & 0x1F
+    return True if kind in (7, 9) else None
+
+
+def _h264_data(payload: bytes) -> bytes:
+    """An H.264 payload as NAL units with start codes (RFC 6184 section 5); raises ValueError."""
+    kind = payload[0] & 0x1F
+    if kind == 28 and len(payload) > 1 and not payload[1] & 0x80:
+        return payload[2:]
+    return h264_depayload(payload)
+
+
+def _never_tells(_payload: bytes) -> None:
     return None
+
+
+_READERS: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "VP8": _vp8_data,
+    "H264": _h264_data,
+    "opus": lambda payload: payload,
+}
+"""What takes payload descriptors away; aiortc does for the other codecs."""
+
+_BEGINNINGS: Final[dict[str, Callable[[bytes], bool | None]]] = {
+    "VP8": _vp8_begins,
+    "H264": _h264_begins,
+}
+"""Whether a payload is the first of a picture; None where it does not tell."""

@@ -32,7 +32,7 @@ _ARRIVALS: Final = 256
 class ReceiverMeter:
     """Watches one receiver's packets, complete frames and decoder.
 
-    To be made after the receiver's tap, which replaces the same parts.
+    With a `tap`, :meth:`packet` is to be called by who has it.
     """
 
     def __init__(
@@ -57,27 +57,41 @@ class ReceiverMeter:
         self._frame_count = 0
         self._keyframes = 0
         self._arrivals: dict[int, float] = {}
-        if works("metering"):
+        self._payload_type: int | None = None
+        self._clock_rate: int | None = None
+        """Of that payload type; None where its packets are not measured."""
+        self._measures = works("metering")
+        if self._measures and tap is None:
             self._stock = receiver._handle_rtp_packet
             receiver._handle_rtp_packet = self._packet  # type: ignore[method-assign,assignment]
-            if tap is None:
-                queue = self._receiver._RTCRtpReceiver__decoder_queue
-                queue.get = _TimedGet(queue.get, self._decoding.add)
+            queue = self._receiver._RTCRtpReceiver__decoder_queue
+            queue.get = _TimedGet(queue.get, self._decoding.add)
 
     def _packet(self, packet: Any, arrival_time_ms: int) -> Awaitable[None]:
-        codec = self._receiver._RTCRtpReceiver__codecs.get(packet.payload_type)
-        now = self._now()
-        # What is sent again with RTX is a stream of its own: the network lost it once.
-        if codec is not None and codec.name.lower() != "rtx":
+        self.packet(packet, self._now())
+        return self._stock(packet, arrival_time_ms=arrival_time_ms)
+
+    def packet(self, packet: Any, now: float) -> None:
+        """A packet of aiortc's parser, or one like it; called by who has the tap."""
+        if not self._measures:
+            return
+        if packet.payload_type != self._payload_type:
+            self._look_up(packet.payload_type)
+        if self._clock_rate is not None:
             if packet.ssrc != self._ssrc:
                 self._ssrc = packet.ssrc
                 self._reception = ReceptionMeter(RATE_SECONDS)
-            self._codec = codec.name
             self._reception.packet(
-                packet.sequence_number, packet.timestamp, codec.clockRate, now=now
+                packet.sequence_number, packet.timestamp, self._clock_rate, now=now
             )
         self._bits.add(len(packet.payload) * 8, now=now)
-        return self._stock(packet, arrival_time_ms=arrival_time_ms)
+
+    def _look_up(self, payload_type: int) -> None:
+        self._payload_type, self._clock_rate = payload_type, None
+        codec = self._receiver._RTCRtpReceiver__codecs.get(payload_type)
+        # What is sent again with RTX is a stream of its own: the network lost it once.
+        if codec is not None and codec.name.lower() != "rtx":
+            self._codec, self._clock_rate = codec.name, codec.clockRate
 
     def frame(self, frame: EncodedFrame) -> None:
         """A frame is complete."""

@@ -45,8 +45,8 @@ class _Unjoined:
 class ReceiverTap:
     """One receiver's packets and encoded frames, seen without a thread hop and without decoding.
 
-    To be made before the receiver starts, that is in the ``track`` event. `on_packet` gets the
-    payload size of every RTP packet, `on_frame` every complete encoded frame; neither may raise.
+    To be made before the receiver starts, that is in the ``track`` event. `on_packet` gets
+    every RTP packet, `on_frame` every complete encoded frame; neither may raise.
     `wanted` says whether frames shall be decoded, `on_decoded` gets what was: pictures on aiortc's
     decoder thread, sound on the loop.
     """
@@ -59,7 +59,7 @@ class ReceiverTap:
         track_id: str,
         reports: SenderReports,
         loop: asyncio.AbstractEventLoop,
-        on_packet: Callable[[int], None],
+        on_packet: Callable[[Any], None],
         on_frame: Callable[[EncodedFrame], None],
         on_drop: Callable[[], None],
         on_decoded: Callable[[Any], None],
@@ -155,18 +155,30 @@ class ReceiverTap:
         if self._now() - self._keyframe_asked >= LOSS_INTERVAL:
             self.request_keyframe()
 
-    async def _handle(self, packet: Any, arrival_time_ms: int) -> None:
+    def take(self, packet: Any, arrival_time_ms: int) -> None:
+        """A packet that came without aiortc's way to it; only where ``works("jitter")``."""
+        assert isinstance(self._path, ReceivePath)
         if not self._unjoined:
-            self._unjoined = True
-            thread = self._receiver._RTCRtpReceiver__decoder_thread
-            if isinstance(thread, threading.Thread):
-                self._receiver._RTCRtpReceiver__decoder_thread = _Unjoined(thread)
-                self.decoder_thread = thread
-        self._on_packet(len(packet.payload))
+            self._keep_thread()
+        self._on_packet(packet)
+        self._path.receive(packet, arrival_time_ms)
+
+    async def _handle(self, packet: Any, arrival_time_ms: int) -> None:
+        """A packet that aiortc hands over."""
         if isinstance(self._path, ReceivePath):
-            self._path.receive(packet, arrival_time_ms)
-        else:
-            await self._path.receive(packet, arrival_time_ms)
+            self.take(packet, arrival_time_ms)
+            return
+        if not self._unjoined:
+            self._keep_thread()
+        self._on_packet(packet)
+        await self._path.receive(packet, arrival_time_ms)
+
+    def _keep_thread(self) -> None:
+        self._unjoined = True
+        thread = self._receiver._RTCRtpReceiver__decoder_thread
+        if isinstance(thread, threading.Thread):
+            self._receiver._RTCRtpReceiver__decoder_thread = _Unjoined(thread)
+            self.decoder_thread = thread
 
     def _put(self, codec: Any, frame: ReceivedFrame) -> None:
         if frame.after_loss:
