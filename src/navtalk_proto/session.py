@@ -27,7 +27,7 @@ from navtalk_proto.errors import (
     SessionClosedError,
 )
 from navtalk_proto.event_buffer import DroppingBuffer, Flag
-from navtalk_proto.events import Closed, Event, Ready, Usable
+from navtalk_proto.events import Closed, Event, Ready, ResponseInterrupted, Usable, UserSpeaking
 from navtalk_proto.history import CallEntry, History, Turn
 from navtalk_proto.intents import Close, Intent, Negotiate, SayText, SendAudio
 from navtalk_proto.machines.lifecycle import State
@@ -233,6 +233,7 @@ class ClientCalls(SessionCalls):
         self._line: VoiceLine | None = None
         self._tools: ToolRunnerCalls | None = None
         self._voice_taps: list[Callable[[bytes], None]] = []
+        self._interruption_taps: list[Callable[[], None]] = []
         self._latency = TurnLatencyMeter()
         self._awaiting = False
         """Whether the engine was told to listen for an answer."""
@@ -272,6 +273,8 @@ class ClientCalls(SessionCalls):
         if isinstance(event, Usable):
             self._awaiting = False  # it was another connection's engine
         self._follow_answer()
+        if isinstance(event, UserSpeaking | ResponseInterrupted):
+            self._interrupted()
         entry = self._history.observe(event)
         if entry is not None and not isinstance(entry, CallEntry):
             self._turns.put(entry)
@@ -293,6 +296,8 @@ class ClientCalls(SessionCalls):
         await super().send(intent)
         if isinstance(intent, SendAudio):
             self._said(intent.pcm)
+        elif isinstance(intent, AudioClear):
+            self._interrupted()
         if isinstance(intent, ToolResult | FunctionCallOutput):
             self._history.answered(intent.call_id, intent.output)
         elif isinstance(intent, ResponseCreate | InputText) or (
@@ -497,6 +502,24 @@ class ClientCalls(SessionCalls):
         await self._send_when_ready(AudioClear())
         if self._tools is not None:
             self._tools.interrupted()
+
+    def on_interruption(self, told: Callable[[], None]) -> Callable[[], None]:
+        """Call `told`, at once, when the human falls silent: for who still holds sound of it.
+
+        That is when the server heard the user begin to speak, and when :meth:`interrupt` was sent;
+        both may come twice for one interruption. `told` is called on the session's loop, and must
+        not raise. Returns what ends that.
+        """
+        self._interruption_taps.append(told)
+
+        def stop() -> None:
+            self._interruption_taps.remove(told)
+
+        return stop
+
+    def _interrupted(self) -> None:
+        for told in tuple(self._interruption_taps):
+            told()
 
     async def commit(self) -> None:
         """End the utterance now, without waiting for the server to hear silence (5.13)."""

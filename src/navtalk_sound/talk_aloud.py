@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, Protocol
 
 import anyio
 
 from navtalk_proto.playout import HalfDuplexGate
+from navtalk_proto.turn_latency import is_voice
 from navtalk_sound.devices import Microphone, Speaker
 
 __all__ = ["SoundingSession", "talk_aloud"]
+
+
+HUSH_SECONDS: Final = 0.5
+"""How long sound of an interrupted answer is thrown away, if it does not end before: what was on
+its way when the human was told to be silent."""
 
 
 class SoundingSession(Protocol):
@@ -25,6 +31,31 @@ class SoundingSession(Protocol):
         """Speak what an iterator yields."""
         ...
 
+    def on_interruption(self, told: Callable[[], None]) -> Callable[[], None]:
+        """Call `told` when the human is to fall silent; returns what ends that."""
+        ...
+
+
+class _Hush:
+    """Throws the sound of an interrupted answer away until it ends."""
+
+    def __init__(self, speaker: Speaker) -> None:
+        self._speaker = speaker
+        self._left = 0.0
+
+    def begin(self) -> None:
+        """The human was interrupted: what waits to be played is not."""
+        self._speaker.clear()
+        self._left = HUSH_SECONDS
+
+    def passes(self, pcm: bytes, seconds: float) -> bool:
+        """Whether the next sound is to be played."""
+        if self._left > 0.0 and is_voice(pcm):
+            self._left -= seconds
+            return False
+        self._left = 0.0
+        return True
+
 
 async def talk_aloud(
     session: SoundingSession,
@@ -38,6 +69,7 @@ async def talk_aloud(
     `speaker` and `microphone` are PortAudio's devices, its default ones by default. While the human
     is heard the microphone gives silence: there is no echo canceller, and the human would hear, and
     interrupt, itself. ``half_duplex=False`` is for headphones: then the user can interrupt it.
+    However it is interrupted, it falls silent at once: what was queued for the speaker is dropped.
 
     Raises SoundDeviceError where a device cannot be opened, ImportError without ``navtalk[audio]``,
     and what ``session.say()`` raises.
@@ -50,6 +82,13 @@ async def talk_aloud(
                 await session.say(near.pieces(), paced=False)
 
             tasks.start_soon(listen)
-            async for frame in session.audio:
-                loud.play(bytes(frame.planes[0])[: frame.samples * 4])
+            hush = _Hush(loud)
+            stop = session.on_interruption(hush.begin)
+            try:
+                async for frame in session.audio:
+                    pcm = bytes(frame.planes[0])[: frame.samples * 4]
+                    if hush.passes(pcm, frame.samples / frame.sample_rate):
+                        loud.play(pcm)
+            finally:
+                stop()
             tasks.cancel_scope.cancel()

@@ -620,6 +620,22 @@ def test_directing_the_human(hand_pump: Any, crank: Any) -> None:
     ]
 
 
+def test_who_holds_sound_of_the_human_is_told_when_it_is_interrupted(
+    hand_pump: Any, crank: Any
+) -> None:
+    session = usable(hand_pump)
+    told: list[str] = []
+    stop = session.on_interruption(lambda: told.append("here"))
+    session.on_interruption(lambda: told.append("there"))
+    crank(session.interrupt()).result()
+    assert told == ["here", "there"]
+    crank(session.commit()).result()
+    assert told == ["here", "there"]
+    stop()
+    session.pump.received('{"type": "realtime.input_audio_buffer.speech_started"}')
+    assert told == ["here", "there", "there"]
+
+
 def test_a_commit_follows_the_voice_that_was_held(hand_pump: Any, crank: Any) -> None:
     session = usable(hand_pump)
     crank(session.send_audio(b"\1\2")).result()
