@@ -44,7 +44,9 @@ class Driver(Pump):
         super().__init__(core, observe=logged(observe), events=events)
         self._loop = asyncio.get_running_loop()
         self._transport = transport
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due = math.inf
+        """When the timer fires. uvloop's has no when() for what is due already."""
         self._fired = -math.inf
         """The newest deadline that fired. It may be later than the clock; time goes on from it."""
         self.engine: Engine | None = engine(self.engine_callbacks()) if engine is not None else None
@@ -56,11 +58,12 @@ class Driver(Pump):
     def rearm(self, when: float | None) -> None:
         """Move the loop's one timer of this session."""
         if self._timer is not None:
-            if self._timer.when() == when and not self._timer.cancelled():
+            if self._due == when and not self._timer.cancelled():
                 return
             self._timer.cancel()
             self._timer = None
         if when is not None:
+            self._due = when
             self._timer = self._loop.call_at(when, self._fire, when)
 
     def _fire(self, when: float) -> None:

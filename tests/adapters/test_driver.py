@@ -264,6 +264,31 @@ def test_a_server_core_is_driven_alike(kit: Any) -> None:
     kit.run(main())
 
 
+def test_what_is_due_already_has_no_timer_where_the_loop_is_uvloop(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        rig = Rig(kit)
+        handles: list[asyncio.Handle] = []
+
+        def call_at(when: float, callback: Callable[..., Any], *arguments: Any) -> asyncio.Handle:
+            handles.append(loop.call_soon(callback, *arguments))
+            return handles[-1]
+
+        # uvloop gives a bare Handle, without when(), for a time that has passed.
+        monkeypatch.setattr(loop, "call_at", call_at)
+        now = loop.time()
+        rig.driver.rearm(now)
+        rig.driver.rearm(now)
+        rig.driver.rearm(now + 1.0)
+        rig.driver.rearm(None)
+        assert [handle.cancelled() for handle in handles] == [True, True]
+        await rig.near.aclose()
+
+    kit.run(main())
+
+
 def test_a_timer_that_fires_early_is_not_early_for_the_core(
     kit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

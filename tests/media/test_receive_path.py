@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection
 from aiortc.codecs import CODECS
 from aiortc.rtp import RtpPacket, wrap_rtx
@@ -109,6 +110,29 @@ def test_a_picture_goes_on_its_marker_and_a_lost_packet_is_sent_again() -> None:
         assert receiver.losses == 0
         await asyncio.sleep(1)
         assert len(receiver.nacks) == 2
+        receiver.path.close()
+
+    on_virtual_time(scenario)
+
+
+def test_what_is_due_already_has_no_timer_where_the_loop_is_uvloop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+
+        def call_at(when: float, callback: Callable[..., Any], *arguments: Any) -> asyncio.Handle:
+            return loop.call_soon(callback, *arguments)
+
+        # uvloop gives a bare Handle, without when(), for a time that has passed.
+        monkeypatch.setattr(loop, "call_at", call_at)
+        receiver = Receiver(MediaKind.VIDEO)
+        receiver.video(5, picture=0)
+        receiver.video(7, picture=2)
+        receiver.video(8, picture=3)
+        monkeypatch.undo()
+        await asyncio.sleep(0.6)
+        assert receiver.data == [b"5,", b"7,", b"8,"]
         receiver.path.close()
 
     on_virtual_time(scenario)

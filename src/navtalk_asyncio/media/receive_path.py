@@ -109,7 +109,9 @@ class ReceivePath:
         self._unestimated = 0
         """Bytes received since the estimator got some."""
         self._unestimated_since = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_due = 0.0
+        """When the timer fires. uvloop's has no when() for what is due already."""
         self._closed = False
 
     @property
@@ -263,11 +265,12 @@ class ReceivePath:
         if self._nack is not None and (ask := self._nack.next_due) is not None:
             due = ask if due is None else min(due, ask)
         if self._timer is not None:
-            if due is not None and self._timer.when() <= due:
+            if due is not None and self._timer_due <= due:
                 return  # It will see that it is early.
             self._timer.cancel()
             self._timer = None
         if due is not None and not self._closed:
+            self._timer_due = due
             self._timer = self._loop.call_at(due, self._expire)
 
     def _expire(self) -> None:
