@@ -96,7 +96,9 @@ SAY_EVERY: Final = 3.0
 CUT_AFTER: Final = (3.0, 9.0)
 """Seconds after which the connection of the long session is cut, at least and at most."""
 
-AGAIN: Final = ReconnectPolicy(first_delay=0.2)
+AGAIN: Final = ReconnectPolicy(first_delay=0.2, steady_after=2.0)
+"""Each cut finds a session that counts as steady. By default one that lasts less than 10 s is a
+failed attempt, and after 300 s of those a session gives up, as it should."""
 
 PATIENCE: Final = 30.0
 """Seconds until a session that should have ended is given up, and until a process is killed."""
