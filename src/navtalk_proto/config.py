@@ -64,6 +64,10 @@ class _Config:
     """How long the closing handshake may take before the transport is dropped."""
     answer_timeout: float = field(default=10.0, validator=_seconds)
     """How long an offer of ours waits for its answer. Some stock clients never answer (6.3)."""
+    transport_timeout: float = field(default=20.0, validator=_seconds)
+    """How long ICE and DTLS may take after an exchange of descriptions before they count as failed.
+    Engines take a minute or longer to say so, or never do. A client's first connection has
+    `connect_timeout` instead. A third of the DTLS packets lost took 11 s."""
     idle_timeout: float | None = field(default=None, validator=validators.optional(_seconds))
     """Close when nothing was received for this long; None: never."""
 

@@ -285,7 +285,10 @@ class Connection:
         self._timers = Timers()
         self._lifecycle = Lifecycle()
         client = config if isinstance(config, ClientConfig) else None
-        self._durations: dict[Timer, float] = {Timer.CLOSE: config.close_timeout}
+        self._durations: dict[Timer, float] = {
+            Timer.CLOSE: config.close_timeout,
+            Timer.TRANSPORT: config.transport_timeout,
+        }
         if config.idle_timeout is not None:
             self._durations[Timer.IDLE] = config.idle_timeout
         if client is not None:
@@ -650,14 +653,17 @@ class Connection:
             case MediaStateChanged():
                 self._media_state = event.state
                 self._emit(event)
-                if self._flow is not None and event.state is MediaState.CONNECTED:
-                    self._flow.connected(now=now)
-                if event.state is MediaState.FAILED:
+                if event.state is MediaState.CONNECTED:
+                    self._negotiation.transport_connected()
+                    if self._flow is not None:
+                        self._flow.connected(now=now)
+                elif event.state is MediaState.FAILED:
                     self._lose_peer()
                     self._negotiation.transport_failed(now=now)
                 elif event.state is MediaState.CLOSED:
                     self._lose_peer()
                     self._negotiation.peer_closed(now=now)
+                self._time_transport()
             case TrackAdded():
                 self._emit(event)
                 if self._flow is not None:
@@ -666,6 +672,8 @@ class Connection:
                 self._emit(event)
             case MediaStarted():
                 self._media_started = True
+                self._negotiation.transport_connected()
+                self._time_transport()
                 self._emit(event)
                 if self._flow is not None:
                     self._flow.started(event, now=now)
@@ -702,6 +710,8 @@ class Connection:
             elif timer is Timer.RESPONSE:
                 assert self._conversation is not None
                 self._conversation.timeout(now=now)
+            elif timer is Timer.TRANSPORT:
+                self._transport_timed_out()
             elif timer is Timer.AUDIO:
                 self._flush_audio()
             elif timer in FLOW_TIMERS.values():
@@ -945,6 +955,19 @@ class Connection:
         if self._flow is not None:
             self._flow.peer_gone()
 
+    def _time_transport(self) -> None:
+        """A new transport has a deadline of its own once the session was usable."""
+        if not self._negotiation.unconnected or self._timers.armed(Timer.CONNECT):
+            self._timers.stop(Timer.TRANSPORT)
+        elif not self._timers.armed(Timer.TRANSPORT):
+            self._arm(Timer.TRANSPORT)
+
+    def _transport_timed_out(self) -> None:
+        """The engine did not say that its transport failed, as far as it got: we do."""
+        step = "DTLS" if self._media_state is MediaState.ICE_CONNECTED else "ICE"
+        reason = f"{step} took longer than {self._durations[Timer.TRANSPORT]:g} s"
+        self.media_event(MediaStateChanged(state=MediaState.FAILED, reason=reason), now=self._now)
+
     def _end_parts(self) -> None:
         if self._conversation is not None:
             self._conversation.close(now=self._now)
@@ -1014,6 +1037,8 @@ class Connection:
                     self._send_message(output)  # type: ignore[arg-type]
                 if kind in _FOLLOWED and self._flow is not None:
                     self._follow(self._flow, output)
+            if self._lifecycle.state not in _OVER:
+                self._time_transport()
         if self._flow is not None and self._flow.out:
             flow_events, self._flow.out = self._flow.out, []
             self._actions += map(_emit, flow_events)

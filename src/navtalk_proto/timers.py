@@ -25,6 +25,8 @@ class Timer(Enum):
     """A refusal arrived in READY: the server has this long to close before we do."""
     ANSWER = "answer"
     """Our offer left: the answer has this long."""
+    TRANSPORT = "transport"
+    """Descriptions were exchanged: ICE and DTLS have this long. Runs when CONNECT does not."""
     RESPONSE = "response"
     """The nearest deadline of an answer: to begin, to go on, or to have been spoken."""
     VIDEO_FLOW = "video-flow"

@@ -108,8 +108,8 @@ MUTATIONS: Final = (
     ),
     Mutation(
         breaks="the wish of the end that yields is forgotten",
-        old="            self._wish = local.media\n",
-        new="            pass\n",
+        old="State.OFFER_EXPIRED:\n            self._wish_again(local)\n",
+        new="State.OFFER_EXPIRED:\n            pass\n",
     ),
     Mutation(
         breaks="an applied offer is given up by an engine that cannot roll back",
@@ -195,7 +195,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         breaks="the answer is applied before our offer is",
-        old="        if self._local.applied:\n"
+        old="        if local.applied:\n"
         "            return self._set_remote(remote, State.APPLYING_ANSWER)\n",
         new="        if True:\n"
         "            return self._set_remote(remote, State.APPLYING_ANSWER)\n",
@@ -247,5 +247,53 @@ MUTATIONS: Final = (
         breaks="the wishes of a session that ends are left waiting",
         old="        self._fail_wish(reason, session_ended=session_ended)\n",
         new="",
+    ),
+    Mutation(
+        breaks="an answer to an offer that was given up is taken for the newest one's",
+        old="""        if match is Match.GIVEN_UP:
+            self._ignore_answer()
+            return None
+""",
+        new="",
+    ),
+    Mutation(
+        breaks="an answer with other m-lines than the offer's is taken",
+        old="""        if match is Match.NEITHER:
+            self._emit(AnswerIgnored(reason="its m-lines are not those of the offer that is out"))
+            return None
+""",
+        new="",
+    ),
+    Mutation(
+        breaks="what was exchanged by an older offer's answer is never offered again",
+        old="            self._doubtful = local\n",
+        new="",
+    ),
+    Mutation(
+        breaks="no answer is expected any more to an offer lost with its peer connection",
+        old="        self._drop_local()\n        self._remote = None\n",
+        new="        self._local = None\n        self._remote = None\n",
+    ),
+    Mutation(
+        breaks="no answer is expected any more to an offer that took too long",
+        old="        self._drop_local()\n        return self._settle()\n",
+        new="        self._local = None\n        return self._settle()\n",
+    ),
+    Mutation(
+        breaks="what is offered again is taken for the newest wish",
+        old="        self._wish_number = local.wish\n",
+        new="        self._wish_number = self.wishes\n",
+    ),
+    Mutation(
+        breaks="the mids of an answer are not looked at",
+        old="        offered.kind == answered.kind and answered.mid in (offered.mid, None)\n",
+        new="        offered.kind == answered.kind\n",
+        file="navtalk_proto/wire/sdp.py",
+    ),
+    Mutation(
+        breaks="a transport that never comes up is waited for without an end",
+        old="            self._arm(Timer.TRANSPORT)\n",
+        new="            pass\n",
+        file="navtalk_proto/connection.py",
     ),
 )

@@ -36,6 +36,7 @@ from navtalk_proto.events import (
 from navtalk_proto.intents import Close, Intent, Negotiate, SayText, SendAudio
 from navtalk_proto.limits import Limits
 from navtalk_proto.machines import lifecycle
+from navtalk_proto.machines.given_up_offers import GIVEN_UP_OFFERS
 from navtalk_proto.machines.negotiation import State
 from navtalk_proto.media import (
     Direction,
@@ -63,6 +64,7 @@ LIMITS = Limits(candidates=4)
 """Small enough that a model reaches it."""
 
 ANSWER_TIMEOUT = 10.0
+TRANSPORT_TIMEOUT = 20.0
 FAR_AWAY = 1e6
 """A CONNECT timeout in seconds that no model reaches: how long opening may take is not modelled."""
 
@@ -141,9 +143,12 @@ def everything(value: object) -> bytes:
 class Watched:
     """One end, with what was asked of it, and what must hold of what it did."""
 
-    def __init__(self, end: End, clock: VirtualClock) -> None:
+    def __init__(self, end: End, clock: VirtualClock, answers: dict[str, Offer]) -> None:
         self.end = end
         self.clock = clock
+        self.answers = answers
+        """Which offer each answer was written for, of both sides; on the wire nothing says."""
+        end.engine.connects = False  # It does when each side faces the other's transport.
         self.connection = end.connection
         self.engine = end.engine
         self.negotiation = end.connection._negotiation
@@ -151,6 +156,8 @@ class Watched:
         self.ended = 0
         """The newest wish that has ended: it ended those before it."""
         self.failures = 0
+        self.gave_up = False
+        """Whether it stopped waiting for an answer since an exchange was complete."""
         self.candidates_in = 0
         """Remote candidates that the connection was given while it lived."""
         self.candidates_out = 0
@@ -174,6 +181,29 @@ class Watched:
         """Whether a peer connection could fail. Of one that is being replaced, nobody tells."""
         remaking = self.connection.negotiation_state in (State.OPENING_PEER, State.RESETTING)
         return self.lives and self.engine.signaling.value != "no peer" and not remaking
+
+    @property
+    def faces(self) -> str | None:
+        """The ICE generation of the far end's that its engine knows, if it has one transport."""
+        if self.engine.remote is None:
+            return None
+        (ufrag,) = check_description(self.engine.remote, LIMITS).ufrags
+        return ufrag
+
+    @property
+    def rests_in_media(self) -> bool:
+        """Whether it holds a pair of descriptions, and nothing is under way."""
+        return (
+            self.connection.negotiation_state is State.STABLE
+            and self.negotiation.exchanged
+            and not self.engine.busy
+        )
+
+    @property
+    def waits(self) -> bool:
+        """Whether something has to come in time: an answer, or a transport."""
+        timers = self.connection._timers
+        return timers.armed(Timer.ANSWER) or timers.armed(Timer.TRANSPORT)
 
     def wished(self, media: tuple[MediaLine, ...]) -> None:
         """A wish was taken."""
@@ -207,6 +237,7 @@ class Watched:
                     closing = not self.lives and event.reason == "the session is closing"
                     assert event.session_ended is closing
                     if event.reason.startswith("no answer"):
+                        self.gave_up = True
                         waited = self.clock.now - self._sent_at
                         assert waited >= ANSWER_TIMEOUT, f"waited {waited} s for the answer"
                 case Emit(event=CandidateIgnored() as event):
@@ -226,10 +257,16 @@ class Watched:
                 case SendText(kind="webrtc.signaling.answer"):
                     self._sent_answer = self._decode(action)
                     assert self.engine.remote == self._newest_offer, "it answers an old offer"
+                    assert isinstance(self.engine.remote, Offer)
+                    assert self._sent_answer is not None
+                    self.answers[self._sent_answer.sdp] = self.engine.remote
                 case _:
                     pass
         offer_out = self.connection.negotiation_state is State.HAVE_LOCAL_OFFER
-        assert self.connection._timers.armed(Timer.ANSWER) is offer_out
+        timers = self.connection._timers
+        assert timers.armed(Timer.ANSWER) is offer_out
+        connecting = self.negotiation.unconnected and not timers.armed(Timer.CONNECT)
+        assert timers.armed(Timer.TRANSPORT) is connecting
         if self.connection.negotiation_state in SETTLED:
             assert self.ended == len(self.wishes), "a wish rests, and nobody was told"
         self._check_end()
@@ -248,12 +285,17 @@ class Watched:
     def _negotiated(self, event: Negotiated) -> None:
         """An exchange is told as complete: the engine holds just that pair of descriptions."""
         assert self.engine.signaling.value == "stable"
+        self.gave_up = False
         if event.offered_by_us:
             assert event.wish
             self._ends(event.wish, event.media)
             assert self.engine.local == self._sent_offer
             assert isinstance(self.engine.remote, Answer)
             assert self._sent_offer is not None
+            if self._marked(self._sent_offer):
+                answered = self.answers[self.engine.remote.sdp]
+                for_us = check_description(answered, LIMITS).ufrags == {self.engine.ufrag}
+                assert for_us, "an answer to an offer of another peer connection was taken"
             lines = check_description(self._sent_offer, LIMITS).medias
             offered = [(one.kind, one.direction) for one in lines if one.direction != "inactive"]
             wished = [(one.kind.value, one.direction.value) for one in event.media]
@@ -271,6 +313,15 @@ class Watched:
                     f"{candidate} was lost: {self._ignored_because[mid]}"
                 )
         self._hopeful.clear()
+
+    def _marked(self, offer: Offer) -> bool:
+        """Whether no earlier peer connection made an offer with its mids.
+
+        Where the far end offered first, the mids are those that it gave.
+        """
+        mid = check_description(offer, LIMITS).medias[0].mid or ""
+        own = self.engine.peers == 1 or mid.endswith(f".{self.engine.peers}")
+        return self.engine.own_mids and own
 
     def _adds(self, candidate: IceCandidate) -> None:
         """The engine is given candidates of one generation in the order in which they came."""
@@ -297,6 +348,7 @@ class Watched:
 
     def _check_bounds(self) -> None:
         negotiation = self.negotiation
+        assert len(negotiation._given_up) <= GIVEN_UP_OFFERS
         held = negotiation.held_candidates
         assert held <= LIMITS.candidates
         for name, value in vars(negotiation).items():
@@ -315,6 +367,8 @@ class Watched:
         assert state in SETTLED, f"{self.end.name} rests in {state.value}"
         assert not self.connection._timers.armed(Timer.ANSWER)
         assert self.ended == len(self.wishes), "a wish came to nothing, and nobody was told"
+        if not self.connection._timers.armed(Timer.CONNECT):
+            assert not self.negotiation.unconnected, "no media, and nobody was told"
         if state is State.STABLE and self.negotiation.exchanged:
             assert self.negotiation.held_candidates == 0
 
@@ -334,6 +388,7 @@ class NegotiationModel(RuleBasedStateMachine):
         type(self).examples += 1
         self.clock = VirtualClock()
         self.watched: tuple[Watched, ...] = ()
+        self.answers: dict[str, Offer] = {}
         self.last_word = 0
         """Which end has the wish that everything ends with."""
         self.faults = False
@@ -354,8 +409,12 @@ class NegotiationModel(RuleBasedStateMachine):
         """Both sides hold the same pair of descriptions after a wish of `end`."""
         raise NotImplementedError
 
+    def reaches(self, end: Watched) -> bool:
+        """Whether the far end's transport is the one that an end was told, and the other way."""
+        raise NotImplementedError
+
     def check_agreement(self) -> None:
-        """Nothing failed: both sides hold the same pair of descriptions."""
+        """Everything is settled: where both sides hold a pair of descriptions, it is the same."""
 
     # ---- moves
 
@@ -382,6 +441,8 @@ class NegotiationModel(RuleBasedStateMachine):
             yield lambda: self.finish(end)
         if end.engine.events:
             yield lambda: self.media_event(end, end.engine.events.popleft())
+        if end.engine.connectable and self.reaches(end):
+            yield end.engine.connect
 
     def wish(self, end: Watched, media: tuple[MediaLine, ...], *, by_engine: bool = False) -> None:
         if by_engine:
@@ -401,9 +462,9 @@ class NegotiationModel(RuleBasedStateMachine):
             while (move := next(self.moves(), None)) is not None:
                 move()
                 self.check_all()
-            if not any(end.connection._timers.armed(Timer.ANSWER) for end in self.watched):
+            if not any(end.waits for end in self.watched):
                 break
-            assert self.faults or not self.prompt, "an offer is left without its answer"
+            assert self.faults or not self.prompt, "an offer or a transport waits in vain"
             self._pass(ANSWER_TIMEOUT)
             self.check_all()
         else:
@@ -412,7 +473,7 @@ class NegotiationModel(RuleBasedStateMachine):
             end.check_settled()
         if all(end.lives for end in self.watched) and not self.faults:
             assert [end.failures for end in self.watched] == [0] * len(self.watched)
-            self.check_agreement()
+        self.check_agreement()
 
     # ---- rules
 
@@ -461,7 +522,9 @@ class NegotiationModel(RuleBasedStateMachine):
     def a_transport_fails(self, number: int, closes: bool) -> None:
         """ICE fails, or the peer connection closes by itself."""
         able = [end for end in self.watched if end.has_peer]
-        end = able[number % len(able)]
+        self.lose(able[number % len(able)], closes=closes)
+
+    def lose(self, end: Watched, *, closes: bool) -> None:
         self.faults = True
         if closes:
             end.engine.events.clear()
@@ -470,7 +533,21 @@ class NegotiationModel(RuleBasedStateMachine):
             end.engine.fail_transport()
         self.media_event(end, end.engine.events.pop())
 
-    @rule(seconds=st.sampled_from([0.0, 1.0, 4.0, ANSWER_TIMEOUT]))
+    @rule(which=WHICH, how=st.sampled_from(["closes", "fails", "takes too long"]))
+    def an_offer_is_given_up_and_another_one_made(self, which: int, how: str) -> None:
+        """Where the first reached the far end, the next answer may be to either."""
+        end = self.pick(which)
+        if end.connection.negotiation_state is not State.HAVE_LOCAL_OFFER:
+            return
+        if how == "takes too long":
+            self._pass(ANSWER_TIMEOUT)
+        else:
+            self.lose(end, closes=how == "closes")
+        self.check_all()
+        if end.lives:
+            self.wish(end, WISHES[end.end.name][0])
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 4.0, ANSWER_TIMEOUT, TRANSPORT_TIMEOUT]))
     def time_passes(self, seconds: float) -> None:
         self._pass(seconds)
 
@@ -484,11 +561,11 @@ class NegotiationModel(RuleBasedStateMachine):
             ]
             self.clock.advance_to(max(self.clock.now, min(due, default=until)))
             for end in self.watched:
-                armed = end.connection._timers.armed(Timer.ANSWER)
+                waited = end.waits
                 end.connection.handle_timeout(now=self.clock.now)
                 left = end.connection.next_timeout()
                 assert left is None or left > self.clock.now, "a deadline stands still"
-                self.faults |= armed and not end.connection._timers.armed(Timer.ANSWER)
+                self.faults |= waited and not end.waits
                 self.perform(end)
             self.check_all()
             if not due:

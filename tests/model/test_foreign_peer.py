@@ -7,7 +7,7 @@ descriptions. Only when it is asked to behave does it answer each offer once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 from hypothesis import strategies as st
@@ -55,7 +55,8 @@ Lines = list[tuple[str, str]]
 class ForeignPeer:
     """Writes what a peer of foreign make would write. One ICE generation per peer connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, answers: dict[str, Offer]) -> None:
+        self.answers = answers
         self.generation = 1
         self.written = 0
         """How many descriptions it wrote: each is another one, as aiortc's are."""
@@ -80,14 +81,16 @@ class ForeignPeer:
         if self.facing not in ("", facing):
             self.generation += 1
         self.facing = facing
-        answer = Answer(sdp=self.write([(one.kind, FLIPPED[one.direction]) for one in sdp.medias]))
+        lines = [(one.kind, FLIPPED[one.direction]) for one in sdp.medias]
+        answer = Answer(sdp=self.write(lines, [one.mid or "" for one in sdp.medias]))
+        self.answers[answer.sdp] = offer
         self.descriptions.append(answer)
         return answer
 
-    def write(self, lines: Lines) -> str:
+    def write(self, lines: Lines, mids: Sequence[str] = ("0", "1", "2")) -> str:
         self.written += 1
         text = ["v=0", f"o=- {self.written} 1 IN IP4 0.0.0.0", "s=-", "t=0 0"]
-        for mid, (kind, direction) in enumerate(lines):
+        for mid, (kind, direction) in zip(mids, lines, strict=False):
             text += [
                 f"m={kind} 9 UDP/TLS/RTP/SAVPF 96",
                 f"a=mid:{mid}",
@@ -104,8 +107,8 @@ class ServerAndForeignClient(NegotiationModel):
 
     role: ClassVar[Role] = Role.SERVER
 
-    @initialize(rollback=st.booleans())
-    def begin(self, rollback: bool) -> None:
+    @initialize(rollback=st.booleans(), own_mids=st.booleans())
+    def begin(self, rollback: bool, own_mids: bool) -> None:
         capabilities = Capabilities(rollback=rollback)
         name = self.role.value
         config: ClientConfig | ServerConfig
@@ -118,11 +121,11 @@ class ServerAndForeignClient(NegotiationModel):
         end = End(
             name=name,
             connection=Connection(self.role, config, now=self.clock.now),
-            engine=StrictEngine(name[0], capabilities=capabilities),
+            engine=StrictEngine(name[0], capabilities=capabilities, own_mids=own_mids),
             outbox=Link(),
         )
-        ours = Watched(end, self.clock)
-        self.far = ForeignPeer()
+        ours = Watched(end, self.clock, self.answers)
+        self.far = ForeignPeer(self.answers)
         self.lines: Lines = [("video", "sendrecv"), ("audio", "sendrecv")]
         end.connection.transport_opened(now=self.clock.now)
         for message in WELCOME:
@@ -164,6 +167,12 @@ class ServerAndForeignClient(NegotiationModel):
             yield self.a_description_arrives
         if self.far.candidates:
             yield self.a_candidate_arrives
+
+    def reaches(self, end: Watched) -> bool:
+        """What it does with our answers to its offers is not modelled: those connect."""
+        remote = end.engine.remote
+        faces_us = isinstance(remote, Offer) or self.far.facing == end.engine.ufrag
+        return end.faces == self.far.ufrag and faces_us
 
     def the_far_end_hears(self) -> None:
         item = self.ours.end.outbox.queue.popleft()

@@ -47,7 +47,7 @@ from navtalk_proto.media import (
     NegotiationNeeded,
     TrackAdded,
 )
-from navtalk_proto.testing import End, LinkedPair
+from navtalk_proto.testing import End, LinkedPair, StrictEngine
 from navtalk_proto.wire.messages import (
     AudioAppend,
     AudioDone,
@@ -793,3 +793,36 @@ def test_any_interleaving_ends_in_agreement(
     pair.send(pair.client, Close())
     for end in (pair.client, pair.server):
         assert end.events[-1] == end.of(Closed)[0]
+
+
+@pytest.mark.parametrize("own_mids", [True, False], ids=["mids of their own", "plain mids"])
+@pytest.mark.parametrize("answered", ["before", "after"])
+def test_an_offer_is_made_again_while_the_first_ones_answer_is_on_its_way(
+    own_mids: bool, answered: str
+) -> None:
+    """The client lost its peer connection; its answer, from a new one, closed the server's."""
+    pair = LinkedPair(
+        server_engine=StrictEngine("s", own_mids=own_mids),
+        client_engine=StrictEngine("c", own_mids=own_mids),
+    )
+    usable(pair)
+    pair.client.engine.fail_transport()
+    pair.run()
+    pair.to_server.held = True  # The first answer is slow.
+    pair.send(pair.server, Negotiate(media=SEND_MEDIA))
+    pair.server.engine.close_by_itself()
+    pair.run()
+    if answered == "after":
+        pair.to_client.held = True
+    pair.send(pair.server, Negotiate(media=SEND_MEDIA))
+    assert pair.server.connection.negotiation_state.value == "have local offer"
+    assert len(pair.server.of(NegotiationFailed)) == 1
+    pair.deliver(pair.client)
+    pair.to_client.held = pair.to_server.held = False
+    pair.run()
+    settled(pair)
+    ignored = [event.reason for event in pair.server.of(AnswerIgnored)]
+    assert len(ignored) == 1
+    assert ("given up" in ignored[0]) is own_mids
+    wishes = [event.wish for event in pair.server.of(Negotiated)]
+    assert wishes[-1] == 3

@@ -30,8 +30,12 @@ class TwoCores(NegotiationModel):
 
     prompt = True
 
-    @initialize(rollbacks=st.tuples(st.booleans(), st.booleans()), last_word=st.integers(0, 1))
-    def begin(self, rollbacks: tuple[bool, bool], last_word: int) -> None:
+    @initialize(
+        rollbacks=st.tuples(st.booleans(), st.booleans()),
+        own_mids=st.booleans(),
+        last_word=st.integers(0, 1),
+    )
+    def begin(self, rollbacks: tuple[bool, bool], own_mids: bool, last_word: int) -> None:
         self.last_word = last_word
         client, server = (Capabilities(rollback=rollback) for rollback in rollbacks)
         self.pair = LinkedPair(
@@ -42,8 +46,10 @@ class TwoCores(NegotiationModel):
         self.pair.open()
         self.pair.send(self.pair.server, *WELCOME)
         ends = (self.pair.client, self.pair.server)
-        self.watched = (Watched(ends[0], self.clock), Watched(ends[1], self.clock))
+        client_end, server_end = (Watched(end, self.clock, self.answers) for end in ends)
+        self.watched = (client_end, server_end)
         for end in ends:
+            end.engine.own_mids = own_mids
             end.engine_held = end.outbox.held = True
         if self.established:
             self.wish(self.watched[1], SEND_MEDIA)
@@ -61,7 +67,7 @@ class TwoCores(NegotiationModel):
 
     def deliver(self, end: Watched) -> None:
         """The oldest message of `end` arrives at the other one."""
-        receiver = self.watched[0] if end is self.watched[1] else self.watched[1]
+        receiver = self.other(end)
         item = end.end.outbox.queue[0]
         if isinstance(item, SendText):
             message = codec.decode(item.text, sender=end.connection.role, limits=LIMITS)
@@ -80,7 +86,19 @@ class TwoCores(NegotiationModel):
         if dice == 7:
             self.pair.cut()
 
+    def other(self, end: Watched) -> Watched:
+        return self.watched[0] if end is self.watched[1] else self.watched[1]
+
+    def reaches(self, end: Watched) -> bool:
+        there = self.other(end)
+        return end.faces == there.engine.ufrag and there.faces == end.engine.ufrag
+
     def check_agreement(self) -> None:
+        if not all(end.lives and end.rests_in_media for end in self.watched):
+            return
+        if any(end.gave_up for end in self.watched):
+            # The far end may have answered late. It was told, and the next exchange mends it.
+            return
         client, server = (end.engine for end in self.watched)
         assert client.local == server.remote
         assert server.local == client.remote

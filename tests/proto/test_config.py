@@ -60,6 +60,7 @@ def test_nothing_runs_out_of_idleness_unless_asked() -> None:
         "farewell_timeout",
         "close_timeout",
         "answer_timeout",
+        "transport_timeout",
         "idle_timeout",
     ],
 )
@@ -69,7 +70,9 @@ def test_every_timeout_is_positive(name: str, seconds: float) -> None:
         ClientConfig(**timeout(name, seconds))
 
 
-@pytest.mark.parametrize("name", ["close_timeout", "answer_timeout", "idle_timeout"])
+@pytest.mark.parametrize(
+    "name", ["close_timeout", "answer_timeout", "transport_timeout", "idle_timeout"]
+)
 def test_the_server_checks_its_own(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         ServerConfig(**timeout(name, 0.0))

@@ -72,6 +72,7 @@ from navtalk_proto.media import (
     TrackAdded,
 )
 from navtalk_proto.testing import LinkedPair, StrictEngine
+from navtalk_proto.timers import Timer
 from navtalk_proto.wire.messages import (
     Answer,
     AudioAppend,
@@ -1105,6 +1106,74 @@ def test_the_answer_timer() -> None:
         reason="no answer within 7 s", media=RECEIVE_MEDIA
     )
     assert bench.text(answer()) == ["SetRemote"], "late, and still taken"
+
+
+def exchanged_by_a_server(**options: Any) -> Bench:
+    """A server whose offer was answered; its media is on the way."""
+    bench = server("ready", **options)
+    bench.send(Negotiate(media=SEND_MEDIA))
+    bench.done(1)
+    bench.done(2, Offer(sdp=sdp("ours")))
+    bench.text(answer())
+    assert bench.done(3) == ["! Negotiated"]
+    return bench
+
+
+@pytest.mark.parametrize(
+    ("states", "step"), [((), "ICE"), ((MediaState.CHECKING, MediaState.ICE_CONNECTED), "DTLS")]
+)
+def test_a_transport_that_does_not_come_up_has_failed(
+    states: tuple[MediaState, ...], step: str
+) -> None:
+    bench = exchanged_by_a_server(transport_timeout=7.0)
+    bench.now += 1.0
+    bench.media(*map(state, states))
+    assert bench.expect(T0 + 7.0) == ["! MediaStateChanged"]
+    told = bench.event(MediaStateChanged)
+    assert (told.state, told.reason) == (MediaState.FAILED, f"{step} took longer than 7 s")
+    assert bench.connection.negotiation_state is negotiation.State.FAILED
+    assert bench.connection.next_timeout() is None
+    assert bench.send(Negotiate(media=SEND_MEDIA)) == ["ResetPeer"], "and that helps"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        state(MediaState.CONNECTED),
+        state(MediaState.FAILED),
+        state(MediaState.CLOSED),
+        VIDEO_STARTED,
+    ],
+)
+def test_what_ends_the_wait_for_a_transport(event: MediaEvent) -> None:
+    bench = exchanged_by_a_server()
+    assert bench.connection.next_timeout() == T0 + 20.0
+    bench.media(event)
+    assert bench.connection.next_timeout() is None
+
+
+def test_the_wait_for_a_transport_ends_with_the_session() -> None:
+    bench = exchanged_by_a_server()
+    bench.send(Close())
+    assert bench.connection.next_timeout() == T0 + 3.0
+    bench.close(1000)
+    assert bench.connection.next_timeout() is None
+
+
+def test_an_opening_client_has_one_deadline_for_all_of_it() -> None:
+    bench = answered(connect_timeout=60.0)
+    assert bench.connection.next_timeout() == T0 + 60.0
+    bench.media(state(MediaState.CONNECTED), VIDEO_STARTED)
+    assert bench.connection.usable
+    # Later a new transport has its own: the server lost its peer connection, and offers again.
+    bench.text(offer(sdp("anew")))
+    bench.done(4)
+    bench.done(5)
+    bench.now += 1.0
+    bench.done(6, Answer(sdp=sdp("ours")))
+    assert bench.connection._timers.armed(Timer.TRANSPORT)
+    bench.media(state(MediaState.CONNECTED))
+    assert not bench.connection._timers.armed(Timer.TRANSPORT)
 
 
 def test_several_timers_that_are_due_fire_in_order() -> None:

@@ -24,6 +24,7 @@ from navtalk_proto.actions import (
 )
 from navtalk_proto.errors import LocalProtocolError
 from navtalk_proto.events import (
+    AnswerIgnored,
     CandidateFailed,
     CandidateIgnored,
     Event,
@@ -46,10 +47,12 @@ STUN = (IceServer(urls=("stun:example.org:3478",)),)
 REPLACED = "its offer was replaced by a newer one"
 
 
-def sdp(ufrag: str) -> str:
+def sdp(ufrag: str, mid: str = "0", direction: str = "sendrecv") -> str:
     lines = [
         "v=0",
         "m=audio 9 UDP/TLS/RTP/SAVPF 96",
+        f"a=mid:{mid}",
+        f"a={direction}",
         f"a=ice-ufrag:{ufrag}",
         "a=ice-pwd:0123456789012345678901",
         f"a=fingerprint:sha-256 AA:{ord(ufrag[0]):02X}",
@@ -170,8 +173,8 @@ class Bench:
     def offer(self, ufrag: str = "far") -> list[str]:
         return self._receive(Offer(sdp=sdp(ufrag)))
 
-    def answer(self, ufrag: str = "far") -> list[str]:
-        return self._receive(Answer(sdp=sdp(ufrag)))
+    def answer(self, ufrag: str = "far", mid: str = "0", direction: str = "sendrecv") -> list[str]:
+        return self._receive(Answer(sdp=sdp(ufrag, mid, direction)))
 
     def _receive(self, description: Offer | Answer) -> list[str]:
         checked = check_description(description, self.limits)
@@ -1326,3 +1329,208 @@ def test_our_held_candidates_are_bounded() -> None:
 
 def test_repr_names_the_state_and_nothing_else() -> None:
     assert repr(at("have local offer").machine) == "<Negotiation have local offer>"
+
+
+# ---- answers to offers that were given up (theory 8)
+
+
+MARKED_OFFER = Offer(sdp=sdp("ours", "0.2"))
+IGNORED = "! AnswerIgnored"
+TO_A_GIVEN_UP_OFFER = "it is to an offer of ours that was given up"
+AGAIN = "another one may have been taken in its place: the offer is made again"
+
+
+def reason(bench: Bench) -> str:
+    (event,) = bench.told(AnswerIgnored)
+    assert isinstance(event, AnswerIgnored)
+    return event.reason
+
+
+def offered_again_on_a_new_peer(offer: Offer) -> Bench:
+    """Our peer connection closed under an offer, and another offer is out."""
+    bench = at("have local offer")
+    assert bench.peer_closed() == ["! NegotiationFailed"]
+    bench.wish()
+    bench.done()
+    assert bench.done(offer) == ["> offer"]
+    return bench
+
+
+def test_an_answer_to_a_lost_peers_offer_is_known_by_its_mids() -> None:
+    bench = offered_again_on_a_new_peer(MARKED_OFFER)
+    assert bench.answer("new") == [IGNORED]
+    assert reason(bench) == TO_A_GIVEN_UP_OFFER
+    assert bench.state is State.HAVE_LOCAL_OFFER
+    assert bench.timers.next() == 110.0, "its own answer is still waited for"
+    assert bench.answer("newer", "0.2") == ["remote answer newer"]
+    assert bench.done() == ["! Negotiated"]
+    assert bench.answer("newer", "0.2") == [IGNORED]
+    assert bench.state is State.STABLE
+
+
+def test_an_answer_to_no_offer_that_we_know() -> None:
+    bench = at("have local offer")
+    assert bench.answer(mid="7") == [IGNORED]
+    assert reason(bench) == "its m-lines are not those of the offer that is out"
+    assert bench.state is State.HAVE_LOCAL_OFFER
+    assert bench.answer() == ["commit offer"]
+
+
+def test_an_answer_taken_for_another_is_followed_by_that_other() -> None:
+    bench = offered_again_on_a_new_peer(OUR_OFFER)  # With the mids of the first one.
+    assert bench.answer("new") == ["remote answer new"], "it may be to this one"
+    assert bench.done() == ["! Negotiated"]
+    assert bench.answer("newer") == [IGNORED, "create offer"], "it was not"
+    assert reason(bench) == AGAIN
+    assert bench.done(OUR_OFFER) == ["> offer"]
+    # The far end answers with the transport that it has had since that answer.
+    assert bench.answer("newer") == ["reset"]
+    assert bench.done() == ["local offer"]
+    bench.done(OUR_OFFER)
+    assert bench.answer("newest") == ["remote answer newest"]
+    assert bench.done() == ["! Negotiated"]
+    (event,) = bench.told(Negotiated)
+    assert (event.media, event.wish) == (BOTH, 2), "of the same wish"
+    assert bench.answer("newest") == [IGNORED]
+    assert reason(bench) == "no offer of ours waits for an answer"
+    assert bench.state is State.STABLE
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_other_answer_comes_before_the_first_is_applied(steps: int) -> None:
+    bench = at("have local offer")
+    bench.time_out()
+    bench.wish(AUDIO)
+    bench.done(OUR_OFFER)
+    assert bench.answer() == ["commit offer"]
+    if steps == 2:
+        assert bench.done(OUR_OFFER) == ["remote answer far"]
+    assert bench.answer() == [IGNORED]
+    if steps == 1:
+        assert bench.done(OUR_OFFER) == ["remote answer far"]
+    assert bench.done() == ["! Negotiated", "create offer"]
+    assert bench.command(CreateOffer).media == AUDIO
+
+
+def test_directions_tell_whose_answer_it_is() -> None:
+    bench = at("have local offer")
+    bench.time_out()
+    bench.wish()
+    bench.done(Offer(sdp=sdp("ours", direction="inactive")))
+    assert bench.answer(direction="sendrecv") == [IGNORED]
+    assert bench.answer(direction="inactive") == ["commit offer"]
+
+
+def test_a_newer_wish_goes_before_the_offer_made_again() -> None:
+    bench = at("have local offer")
+    bench.time_out()
+    bench.wish()
+    bench.done(OUR_OFFER)
+    bench.answer()
+    bench.done(OUR_OFFER)
+    bench.done()
+    assert bench.wish(AUDIO) == ["create offer"]
+    assert bench.answer() == [IGNORED], "the one before was of an older offer"
+    # It is made again only if the newer wish comes to nothing: here, it cannot be made.
+    assert bench.fail() == ["! NegotiationFailed", "create offer"]
+    assert bench.told(NegotiationFailed)[0].wish == 3
+    assert bench.command(CreateOffer).media == BOTH
+    bench.done(OUR_OFFER)
+    bench.answer()
+    bench.done(OUR_OFFER)
+    bench.done()
+    assert bench.told(Negotiated)[0].wish == 2
+
+
+def test_a_wish_that_waits_is_instead_of_the_offer_made_again() -> None:
+    bench = at("have local offer")
+    bench.time_out()
+    bench.wish()
+    bench.done(OUR_OFFER)
+    bench.answer()
+    bench.wish(AUDIO)
+    bench.answer()
+    bench.done(OUR_OFFER)
+    assert bench.done() == ["! Negotiated", "create offer"]
+    assert bench.command(CreateOffer).media == AUDIO
+    bench.done(OUR_OFFER)
+    bench.answer()
+    bench.done(OUR_OFFER)
+    assert bench.done() == ["! Negotiated"], "and nothing is left to be made again"
+
+
+def test_an_older_answer_in_doubt_while_an_offer_is_out() -> None:
+    bench = at("have local offer")
+    bench.time_out()
+    bench.wish()
+    bench.done(OUR_OFFER)
+    bench.answer()
+    bench.done(OUR_OFFER)
+    bench.done()
+    bench.wish(AUDIO)
+    bench.done(Offer(sdp=sdp("ours", direction="inactive")))
+    assert bench.answer() == [IGNORED]
+    assert reason(bench) == AGAIN
+    assert bench.time_out() == ["! NegotiationFailed", "create offer"]
+    assert bench.command(CreateOffer).media == BOTH
+
+
+def test_an_exchange_of_theirs_ends_the_doubt() -> None:
+    bench = at("have local offer")
+    bench.time_out()
+    bench.wish()
+    bench.done(OUR_OFFER)
+    bench.answer()
+    bench.done(OUR_OFFER)
+    bench.done()
+    bench.offer()
+    bench.answer()
+    bench.done()
+    assert bench.done(OUR_ANSWER) == ["> answer", "! Negotiated"]
+    assert bench.state is State.STABLE
+
+
+def test_a_dead_transport_ends_the_doubt() -> None:
+    bench = at("have local offer")
+    bench.time_out()
+    bench.wish()
+    bench.done(OUR_OFFER)
+    bench.answer()
+    bench.die()
+    bench.answer()
+    bench.done(OUR_OFFER)
+    assert bench.done() == ["! Negotiated"]
+    assert bench.state is State.FAILED
+
+
+def test_an_offer_that_cannot_be_read_takes_any_answer() -> None:
+    bench = at("making first offer")
+    assert bench.done(Offer(sdp="what an engine wrote")) == ["> offer"]
+    assert bench.answer(mid="7") == ["remote answer far"]
+
+
+def test_an_expired_offer_takes_no_older_ones_answer() -> None:
+    bench = at("offer expired")
+    bench.wish()
+    bench.done()
+    bench.done(MARKED_OFFER)
+    bench.time_out()
+    assert bench.answer() == [IGNORED]
+    assert bench.state is State.OFFER_EXPIRED
+    assert bench.answer(mid="0.2") == ["remote answer far"]
+
+
+def test_a_transport_is_unconnected_until_it_was_up() -> None:
+    bench = at("making answer")
+    assert not bench.machine.unconnected, "nothing is exchanged"
+    bench.done(OUR_ANSWER)
+    assert bench.machine.unconnected
+    bench.machine.transport_connected()
+    assert not bench.machine.unconnected
+    bench.offer("new")
+    assert not bench.machine.unconnected, "the new one has not been exchanged"
+    for result in (None, None, OUR_ANSWER):
+        bench.done(result)
+    assert bench.machine.unconnected
+    bench.die()
+    assert not bench.machine.unconnected, "it failed, which was told"

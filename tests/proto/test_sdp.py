@@ -15,6 +15,8 @@ from navtalk_proto.wire.sdp import (
     SdpMedia,
     candidate_ufrag,
     check_description,
+    directions_fit,
+    may_answer,
     same_transport,
 )
 
@@ -331,6 +333,57 @@ def test_the_second_m_line_counts_too() -> None:
 # ---- candidates
 
 HOST = "candidate:1666409998 1 udp 2122129151 192.168.1.81 64301 typ host"
+
+
+def lines(*lines: tuple[str, str, str]) -> Sdp:
+    """m-lines of kind, mid and direction; ``rejected`` is one that has port 0."""
+    parts = list(HEAD)
+    for kind, mid, direction in lines:
+        if direction == "rejected":
+            parts += media(kind, mid, port=0)
+        else:
+            parts += media(kind, mid, f"a={direction}", *transport())
+    return check(*[part for part in parts if part != "a=mid:"])
+
+
+OFFERED = (("video", "0", "recvonly"), ("audio", "1", "recvonly"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "may"),
+    [
+        ((("video", "0", "sendonly"), ("audio", "1", "sendonly")), True),
+        ((("video", "0", "sendonly"), ("audio", "1", "rejected")), True),
+        ((("video", "", "sendonly"), ("audio", "1", "sendonly")), True),
+        ((("video", "0", "sendonly"),), False),
+        ((("video", "0", "sendonly"),) * 3, False),
+        ((("audio", "0", "sendonly"), ("audio", "1", "sendonly")), False),
+        ((("video", "0.2", "sendonly"), ("audio", "1.2", "sendonly")), False),
+        ((("video", "1", "sendonly"), ("audio", "0", "sendonly")), False),
+    ],
+)
+def test_what_may_be_an_answer(answer: tuple[tuple[str, str, str], ...], may: bool) -> None:
+    assert may_answer(lines(*OFFERED), lines(*answer)) is may
+
+
+@pytest.mark.parametrize(
+    ("offered", "answered"),
+    [
+        ("sendrecv", "sendrecv sendonly recvonly inactive rejected"),
+        ("sendonly", "recvonly inactive rejected"),
+        ("recvonly", "sendonly inactive rejected"),
+        ("inactive", "inactive rejected"),
+        ("rejected", "rejected"),
+    ],
+)
+def test_the_directions_of_an_answer(offered: str, answered: str) -> None:
+    every = ("sendrecv", "sendonly", "recvonly", "inactive", "rejected")
+    fitting = [
+        direction
+        for direction in every
+        if directions_fit(lines(("audio", "0", offered)), lines(("audio", "0", direction)))
+    ]
+    assert fitting == answered.split()
 
 
 @pytest.mark.parametrize(

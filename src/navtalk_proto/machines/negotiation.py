@@ -35,6 +35,10 @@ Theory of operation
 7. A wish ends in Negotiated or NegotiationFailed, always. Wishes coalesce: the newest one names
    all the m-lines wanted, and the event that ends it, by its number, ends those before it.
 
+8. No answer says which offer it is to. One that can only be to an offer that was given up is told
+   and ignored; one that may be to either is taken, and if another follows, what was exchanged is
+   offered again (:mod:`navtalk_proto.machines.given_up_offers`).
+
 What does not fit: a failed transport is learnt in the middle of operations that still have to
 finish; ``_dead`` remembers it until the machine settles.
 """
@@ -42,6 +46,7 @@ finish; ``_dead`` remembers it until the machine settles.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from enum import Enum
 from types import MappingProxyType
 from typing import Final, TypeAlias
@@ -61,7 +66,7 @@ from navtalk_proto.actions import (
     SetRemote,
 )
 from navtalk_proto.construct import positional
-from navtalk_proto.errors import LocalProtocolError
+from navtalk_proto.errors import LocalProtocolError, MalformedMessageError
 from navtalk_proto.events import (
     AnswerIgnored,
     CandidateFailed,
@@ -74,10 +79,11 @@ from navtalk_proto.events import (
 from navtalk_proto.ice import IceServerRule
 from navtalk_proto.identity_hash import identity_hash
 from navtalk_proto.limits import Limits
+from navtalk_proto.machines.given_up_offers import GivenUpOffers, Match
 from navtalk_proto.media import Capabilities, Direction, IcePolicy, MediaLine, OpId
 from navtalk_proto.timers import Timer, Timers
 from navtalk_proto.wire.messages import Answer, Description, IceCandidate, IceServer, Offer
-from navtalk_proto.wire.sdp import Sdp, candidate_ufrag, same_transport
+from navtalk_proto.wire.sdp import Sdp, candidate_ufrag, check_description, same_transport
 
 __all__ = [
     "State",
@@ -148,8 +154,8 @@ class Effect(Enum):
     YIELD = "glare: ignore the offer, or give ours up and apply it"
     TAKE_OVER = "our offer expired: give it up and apply theirs"
     SKIP_OFFER = "tell of the offer"
-    STRAY = "tell of the answer"
-    ACCEPT = "apply the answer, or offer again on a new peer if its transport is new"
+    STRAY = "tell of the answer; offer again if an older one was taken for it"
+    ACCEPT = "apply the answer, or ignore an older offer's, or offer again if its transport is new"
     SETTLE = "go on with what is parked or wished"
     SEND_OFFER = "send the offer made, or yield"
     APPLY_HELD_ANSWER = "apply the answer that waited for our offer"
@@ -260,11 +266,12 @@ def _build() -> dict[tuple[State, Input], Edge]:
         s.HAVE_LOCAL_OFFER,
         i.REMOTE_ANSWER,
         e.ACCEPT,
+        s.HAVE_LOCAL_OFFER,
         s.COMMITTING_OFFER,
         s.APPLYING_ANSWER,
         s.RESETTING,
     )
-    edge(s.OFFER_EXPIRED, i.REMOTE_ANSWER, e.ACCEPT, s.APPLYING_ANSWER)
+    edge(s.OFFER_EXPIRED, i.REMOTE_ANSWER, e.ACCEPT, s.OFFER_EXPIRED, s.APPLYING_ANSWER)
     for state in _OFFER_OUT:
         edge(state, i.TRANSPORT_FAILED, e.DIE, s.FAILED)
 
@@ -290,7 +297,8 @@ def _build() -> dict[tuple[State, Input], Edge]:
             edge(state, i.REMOTE_OFFER, e.PARK, state)
     for state in _IN_FLIGHT[2:]:
         edge(state, i.TRANSPORT_FAILED, e.NOTE_DEAD, state)
-    for state in (*_IN_FLIGHT, s.NO_PEER, s.STABLE, s.FAILED):
+    edge(s.STABLE, i.REMOTE_ANSWER, e.STRAY, s.STABLE, s.MAKING_OFFER)
+    for state in (*_IN_FLIGHT, s.NO_PEER, s.FAILED):
         edge(state, i.REMOTE_ANSWER, e.STRAY, state)
     for state in (*_IN_FLIGHT[2:], *_OFFER_OUT, s.STABLE, s.FAILED):
         edge(state, i.PEER_CLOSED, e.DROP_PEER, s.NO_PEER)
@@ -335,6 +343,9 @@ class _LocalOffer:
     """The number of the newest wish that it grants."""
     applied: bool
     offer: Offer | None = None
+    sdp: Sdp | None = None
+    """The offer as it was sent. None: it was not, or the engine wrote what cannot be read."""
+    answered: bool = False
 
 
 _add_candidate: Final = positional(AddCandidate)
@@ -396,6 +407,8 @@ class Negotiation:
         self._closing: OpId | None = None
         self._adding: dict[OpId, IceCandidate] = {}
         self._wish: tuple[MediaLine, ...] | None = None
+        self._wish_number = 0
+        """The number of that wish, or of the last one."""
         self._local: _LocalOffer | None = None
         self._remote: _Remote | None = None
         """The remote description in hand: held, being applied, or not answered yet."""
@@ -404,6 +417,13 @@ class Negotiation:
         """The remote description that the engine has."""
         self._exchanged = False
         """Whether an exchange is complete on this peer connection."""
+        self._connected = False
+        """Whether the transport of this peer connection was ever up."""
+        self._given_up = GivenUpOffers()
+        self._doubtful: _LocalOffer | None = None
+        """The offer whose answer, just taken, may have been to an older one."""
+        self._mistaken: _LocalOffer | None = None
+        """That offer, once another answer has proved it."""
         self._early: list[IceCandidate] = []
         self._ignored_offer: Sdp | None = None
         """The newest offer, if it is one that was ignored."""
@@ -427,6 +447,11 @@ class Negotiation:
     def exchanged(self) -> bool:
         """Whether an offer/answer exchange is complete on the present peer connection."""
         return self._exchanged
+
+    @property
+    def unconnected(self) -> bool:
+        """Whether descriptions were exchanged and the transport was not up yet, nor failed."""
+        return self._exchanged and not self._connected and self._state is not State.FAILED
 
     def carries(self, media: tuple[MediaLine, ...]) -> bool:
         """Whether these m-lines, by kind and order, can flow by the far end's applied description.
@@ -512,6 +537,10 @@ class Negotiation:
         """The ANSWER timer fired."""
         self._handle(Input.ANSWER_TIMEOUT, now)
 
+    def transport_connected(self) -> None:
+        """Media can flow: ICE and DTLS are done."""
+        self._connected = True
+
     def transport_failed(self, *, now: float) -> None:
         """ICE or DTLS failed."""
         self._handle(Input.TRANSPORT_FAILED, now)
@@ -541,6 +570,7 @@ class Negotiation:
             self._wish = wish
             self._desired = wish
             self.wishes += 1
+            self._wish_number = self.wishes
         before = self._state
         landed = _EFFECTS[edge.effect](self, incoming)
         self._state = before if landed is None else landed
@@ -565,7 +595,7 @@ class Negotiation:
         assert self._wish is not None
         media, self._wish = self._wish, None
         # Theory 4: once an exchange is complete, an offer is made but not applied.
-        self._local = _LocalOffer(media=media, wish=self.wishes, applied=not self._exchanged)
+        self._local = _LocalOffer(media=media, wish=self._wish_number, applied=not self._exchanged)
         op = self._start()
         if self._exchanged:
             self.out.append(CreateOffer(op=op, media=media))
@@ -648,11 +678,11 @@ class Negotiation:
 
     def _give_up_offer(self) -> State:
         """Forget our offer and apply the parked one; the wish is offered again afterwards."""
-        local, self._local = self._local, None
+        local = self._drop_local()
         assert local is not None
         self._timers.stop(Timer.ANSWER)
         if self._wish is None and self._state is not State.OFFER_EXPIRED:
-            self._wish = local.media
+            self._wish_again(local)
         if local.applied and not self._capabilities.rollback:
             return self._reset()
         return self._apply_parked()
@@ -667,28 +697,58 @@ class Negotiation:
         assert isinstance(remote.description, Offer)
         self._emit(OfferIgnored(offer=remote.description, reason="no media on this connection"))
 
-    def _stray(self, _: _Remote | None) -> None:
-        self._emit(AnswerIgnored(reason="no offer of ours waits for an answer"))
-
-    def _accept(self, remote: _Remote | None) -> State:
+    def _stray(self, remote: _Remote | None) -> State | None:
         assert remote is not None
-        assert self._local is not None
+        if self._given_up.match(remote.sdp) is not Match.GIVEN_UP:
+            self._emit(AnswerIgnored(reason="no offer of ours waits for an answer"))
+            return None
+        self._ignore_answer()
+        return self._settle() if self._state is State.STABLE else None
+
+    def _ignore_answer(self) -> None:
+        """An answer came to an offer that was given up; or the answer before it was that one's."""
+        reason = "it is to an offer of ours that was given up"
+        if self._doubtful is not None:
+            self._mistaken, self._doubtful = self._doubtful, None
+            reason = "another one may have been taken in its place: the offer is made again"
+        self._emit(AnswerIgnored(reason=reason))
+
+    def _accept(self, remote: _Remote | None) -> State | None:
+        assert remote is not None
+        local = self._local
+        assert local is not None
+        match = Match.NEWEST
+        if local.sdp is not None:
+            match = self._given_up.match(remote.sdp, local.sdp)
+        if match is Match.NEITHER:
+            self._emit(AnswerIgnored(reason="its m-lines are not those of the offer that is out"))
+            return None
+        if match is Match.GIVEN_UP:
+            self._ignore_answer()
+            return None
         self._timers.stop(Timer.ANSWER)
         self._ignored_offer = None
+        self._mistaken = self._doubtful = None
+        if match is Match.EITHER:
+            self._doubtful = local
+            self._expect_late_answer(local)
+        local.answered = True
         if self._applied is not None and not same_transport(self._applied, remote.sdp):
             # Theory 5: they rebuilt theirs. Applied here, the answer would leave both ends deaf.
-            self._wish = self._wish or self._local.media
+            if self._wish is None:
+                self._wish_again(local)
             return self._reset()
-        if self._local.applied:
+        if local.applied:
             return self._set_remote(remote, State.APPLYING_ANSWER)
         self._remote = remote
-        self.out.append(SetLocal(op=self._start(), description=self._local.offer))
+        self.out.append(SetLocal(op=self._start(), description=local.offer))
         return State.COMMITTING_OFFER
 
     def _settle(self, _: _Remote | None = None) -> State:
         if self._parked is not None:
             return self._apply_parked()
         if self._dead:
+            self._mistaken = self._doubtful = None
             self._fail_wish(_DEAD)
             return State.FAILED
         if self._applied is not None:
@@ -697,6 +757,9 @@ class Negotiation:
                 self._route(candidate)
         if self._exchanged:
             self._flush_unsent()
+        if self._wish is None and self._mistaken is not None:
+            self._wish_again(self._mistaken)
+            self._mistaken = None
         if self._wish is not None:
             return self._offer(None)
         return State.STABLE
@@ -710,6 +773,8 @@ class Negotiation:
             self._reason = _DEAD
             return self._offer_failed(None)
         self._local.offer = self._result
+        with suppress(MalformedMessageError):  # What an engine wrote is sent as it is.
+            self._local.sdp = check_description(self._result, self._limits)
         self.out.append(self._result)
         self._flush_unsent()
         self._timers.arm(Timer.ANSWER, self._now + self._answer_timeout)
@@ -745,6 +810,7 @@ class Negotiation:
     def _send_answer(self, _: _Remote | None) -> State:
         assert isinstance(self._result, Answer)
         self._remote = None
+        self._mistaken = self._doubtful = None
         self._exchanged = True
         if self._parked is None:
             self.out.append(self._result)
@@ -781,7 +847,7 @@ class Negotiation:
         if self._local.applied:
             self._fail_wish(reason)
             return State.OFFER_EXPIRED
-        self._local = None
+        self._drop_local()
         return self._settle()
 
     def _note_dead(self, _: _Remote | None) -> None:
@@ -789,7 +855,8 @@ class Negotiation:
 
     def _die(self, _: _Remote | None) -> State:
         self._timers.stop(Timer.ANSWER)
-        local, self._local = self._local, None
+        self._mistaken = self._doubtful = None
+        local = self._drop_local()
         if local is not None and self._state is State.HAVE_LOCAL_OFFER:
             self._fail(_DEAD, local)
         self._fail_wish(_DEAD)
@@ -839,16 +906,34 @@ class Negotiation:
         self.out.append(self._open(ResetPeer))
         return State.RESETTING
 
+    def _drop_local(self) -> _LocalOffer | None:
+        """Forget our offer; if it was sent and not answered, its answer may still come."""
+        local, self._local = self._local, None
+        if local is not None and not local.answered:
+            self._expect_late_answer(local)
+        return local
+
+    def _expect_late_answer(self, local: _LocalOffer) -> None:
+        if local.sdp is not None:
+            self._given_up.add(local.sdp)
+
+    def _wish_again(self, local: _LocalOffer) -> None:
+        """Offer what `local` offered, under its number."""
+        self._wish = local.media
+        self._wish_number = local.wish
+
     def _forget_peer(self) -> None:
         reason = "its peer connection is gone"
         if self._remote is not None:
             self._discard(self._remote.batch, reason)
         if self._applied is not None:
             self._discard(self._early, reason)
+        self._drop_local()
         self._remote = None
-        self._local = None
         self._applied = None
         self._exchanged = False
+        self._connected = False
+        self._mistaken = self._doubtful = None
         self._dead = False
         self._adding.clear()
         self._unsent.clear()
@@ -871,7 +956,7 @@ class Negotiation:
                 NegotiationFailed(
                     reason=reason,
                     media=wish,
-                    wish=self.wishes,
+                    wish=self._wish_number,
                     session_ended=session_ended,
                 )
             )

@@ -69,7 +69,11 @@ class StrictEngine:
     are ``c1``, ``c2`` and so on, one per peer connection.
 
     What happens to media on its own is in :attr:`events`: with ``connects=True`` (the default) the
-    transport connects, and packets arrive, as soon as an exchange is complete.
+    transport connects, and packets arrive, as soon as an exchange is complete; otherwise when
+    :meth:`connect` is called.
+
+    From the second peer connection on its own m-lines have mids that no earlier one had, which
+    tells answers apart; with ``own_mids=False`` they are numbers from 0, as those of most engines.
     """
 
     def __init__(
@@ -78,11 +82,13 @@ class StrictEngine:
         *,
         capabilities: Capabilities | None = None,
         connects: bool = True,
+        own_mids: bool = True,
         limits: Limits | None = None,
     ) -> None:
         self.name = name
         self.capabilities: Capabilities = capabilities or Capabilities()
         self.connects = connects
+        self.own_mids = own_mids
         self.events: deque[MediaEvent] = deque()
         self.history: list[MediaCommand] = []
         self.added: list[IceCandidate] = []
@@ -94,6 +100,7 @@ class StrictEngine:
         self.peers: int = 0
         self._limits = limits or Limits()
         self._lines: tuple[MediaLine, ...] = ()
+        self._mids: tuple[str, ...] = ()
         self._answered: tuple[MediaLine, ...] = ()
         self._pending: deque[MediaCommand] = deque()
         self._made: Offer | None = None
@@ -134,6 +141,22 @@ class StrictEngine:
                 self._forget_peer()
             return command, None, fail
         return command, self._carry_out(command), None
+
+    @property
+    def connectable(self) -> bool:
+        """Whether an exchange is complete on a peer connection that has not connected yet."""
+        complete = self.remote is not None and self.signaling is SignalingState.STABLE
+        return complete and not self._connected
+
+    def connect(self) -> None:
+        """Report that ICE and DTLS are done, and the first packet of each track."""
+        self._connected = True
+        for state in (MediaState.CHECKING, MediaState.ICE_CONNECTED, MediaState.CONNECTED):
+            self.events.append(MediaStateChanged(state=state))
+        for index, line in enumerate(self._lines):
+            if line.direction in (Direction.SENDONLY, Direction.SENDRECV):
+                track = f"{self.ufrag}-{index}"
+                self.events.append(MediaStarted(track_id=track, kind=line.kind))
 
     def fail_transport(self, reason: str = "no candidate pair worked") -> None:
         """Report that ICE failed."""
@@ -242,17 +265,12 @@ class StrictEngine:
         self.added.clear()
         self._connected = False
         self._lines = ()
+        self._mids = ()
 
     def _stable(self) -> None:
         self.signaling = SignalingState.STABLE
         if self.connects and not self._connected:
-            self._connected = True
-            for state in (MediaState.CHECKING, MediaState.ICE_CONNECTED, MediaState.CONNECTED):
-                self.events.append(MediaStateChanged(state=state))
-            for index, line in enumerate(self._lines):
-                if line.direction in (Direction.SENDONLY, Direction.SENDRECV):
-                    track = f"{self.ufrag}-{index}"
-                    self.events.append(MediaStarted(track_id=track, kind=line.kind))
+            self.connect()
 
     def _read(self, description: Description) -> None:
         known = len(self._lines)
@@ -264,13 +282,15 @@ class StrictEngine:
                 re.DOTALL,
             )
         )
+        self._mids = tuple(re.findall(r"a=mid:(\S+)", description.sdp))
         self._answered = tuple(
             MediaLine(kind=line.kind, direction=_FLIPPED[line.direction]) for line in self._lines
         )
         for index, line in enumerate(self._lines[known:], known):
             if line.direction in (Direction.SENDONLY, Direction.SENDRECV):
                 track = f"{self.ufrag}-{index}"
-                self.events.append(TrackAdded(track_id=track, kind=line.kind, mid=str(index)))
+                mid = next(iter(self._mids[index:]), str(index))
+                self.events.append(TrackAdded(track_id=track, kind=line.kind, mid=mid))
 
     def _arrange(self, wished: tuple[MediaLine, ...]) -> tuple[MediaLine, ...]:
         """The m-lines of an offer: those there are stay, inactive where they are not wished."""
@@ -287,8 +307,11 @@ class StrictEngine:
 
     def _write(self, media: tuple[MediaLine, ...]) -> str:
         lines = ["v=0", f"o=- {len(self.history)} 1 IN IP4 0.0.0.0", "s=-", "t=0 0"]
-        lines.append("a=group:BUNDLE " + " ".join(str(mid) for mid in range(len(media))))
-        for mid, line in enumerate(media):
+        own = f".{self.peers}" if self.own_mids and self.peers > 1 else ""
+        new = (f"{index}{own}" for index in range(len(self._mids), len(media)))
+        mids = (*self._mids, *new)
+        lines.append("a=group:BUNDLE " + " ".join(mids))
+        for mid, line in zip(mids, media, strict=True):
             lines += [
                 f"m={line.kind.value} 9 UDP/TLS/RTP/SAVPF 96",
                 "c=IN IP4 0.0.0.0",

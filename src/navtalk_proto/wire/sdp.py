@@ -16,7 +16,15 @@ from navtalk_proto.errors import MalformedMessageError
 from navtalk_proto.limits import Limits
 from navtalk_proto.wire.messages import Description, IceCandidate
 
-__all__ = ["Sdp", "SdpMedia", "candidate_ufrag", "check_description", "same_transport"]
+__all__ = [
+    "Sdp",
+    "SdpMedia",
+    "candidate_ufrag",
+    "check_description",
+    "directions_fit",
+    "may_answer",
+    "same_transport",
+]
 
 _FIELD: Final = "data.sdp.sdp"
 _M_LINE: Final = re.compile(r"m=([!-~]+) ([0-9]{1,5})(?:/[0-9]+)? [!-~]+(?: |\r?$)")
@@ -42,6 +50,13 @@ _USUAL_TRANSPORT: Final = re.compile(
 )
 """As aiortc and browsers write it; what is in it that can be malformed is proven not to be."""
 _DIRECTIONS: Final = frozenset({"sendrecv", "sendonly", "recvonly", "inactive"})
+_ANSWERED_BY: Final = {
+    "sendrecv": _DIRECTIONS,
+    "sendonly": frozenset({"recvonly", "inactive"}),
+    "recvonly": frozenset({"sendonly", "inactive"}),
+    "inactive": frozenset({"inactive"}),
+}
+"""The directions that an answer may give to one of an offer (RFC 3264 section 6.1)."""
 _NONE: Final[frozenset[str]] = frozenset()
 _MAX_PORT: Final = 65_535
 _CANDIDATE_FIXED_TOKENS: Final = 8  # RFC 8839 5.1, up to and with the candidate's type
@@ -305,6 +320,31 @@ def same_transport(old: Sdp, new: Sdp) -> bool:
         before.ufrag == after.ufrag and not before.fingerprints.isdisjoint(after.fingerprints)
         for before, after in zip(ours, theirs, strict=False)
         if before.active and after.active
+    )
+
+
+def may_answer(offer: Sdp, answer: Sdp) -> bool:
+    """Whether `answer` can be to `offer`: its m-lines are the offer's.
+
+    As many and in their order (RFC 3264 section 6), each of the same kind and mid (RFC 8829 section
+    5.3.1). A mid that the answer leaves out contradicts nothing. Formats are not compared: an
+    answer may add to them.
+    """
+    ours, theirs = offer.medias, answer.medias
+    return len(ours) == len(theirs) and all(
+        offered.kind == answered.kind and answered.mid in (offered.mid, None)
+        for offered, answered in zip(ours, theirs, strict=True)
+    )
+
+
+def directions_fit(offer: Sdp, answer: Sdp) -> bool:
+    """Whether `answer`, with the m-lines of `offer`, lets nothing flow that was not offered.
+
+    By RFC 3264 section 6.1. Some answer sendrecv to anything, so this alone refutes no answer.
+    """
+    return all(
+        not theirs.active or (ours.active and theirs.direction in _ANSWERED_BY[ours.direction])
+        for ours, theirs in zip(offer.medias, answer.medias, strict=True)
     )
 
 

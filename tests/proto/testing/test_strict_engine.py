@@ -107,6 +107,36 @@ def test_media_connects_only_if_it_shall() -> None:
     assert [type(event) for event in offerer.events] == [TrackAdded]
 
 
+def test_media_connects_when_it_is_told_to() -> None:
+    engine = opened("x", connects=False)
+    assert not engine.connectable, "nothing is exchanged"
+    do(engine, SetRemote(op=OP, description=OFFER), SetLocal(op=OP))
+    assert engine.connectable
+    engine.events.clear()
+    engine.connect()
+    states = (MediaState.CHECKING, MediaState.ICE_CONNECTED, MediaState.CONNECTED)
+    assert list(engine.events)[:3] == [MediaStateChanged(state=state) for state in states]
+    assert not engine.connectable, "it is connected"
+
+
+@pytest.mark.parametrize(("own", "mids"), [(True, "0.2 1.2"), (False, "0 1")])
+def test_a_later_peer_connection_has_mids_of_its_own(own: bool, mids: str) -> None:
+    engine = opened("x", own_mids=own)
+    assert "a=group:BUNDLE 0 1\r\n" in offer_of(engine).sdp
+    do(engine, opening(ResetPeer))
+    assert f"a=group:BUNDLE {mids}\r\n" in offer_of(engine).sdp
+
+
+def test_an_answer_repeats_the_mids_and_so_does_a_track() -> None:
+    engine = opened("x")
+    offered = Offer(sdp=OFFER.sdp.replace("a=mid:0", "a=mid:voice"))
+    result = do(engine, SetRemote(op=OP, description=offered), SetLocal(op=OP))
+    assert isinstance(result, Answer)
+    assert "a=mid:voice\r\n" in result.sdp
+    (track,) = [event for event in engine.events if isinstance(event, TrackAdded)][:1]
+    assert track.mid == "voice"
+
+
 def test_descriptions_are_sdp_with_one_transport_per_peer_connection() -> None:
     engine = opened("x")
     first = check_description(offer_of(engine), Limits())
