@@ -18,7 +18,6 @@ from navtalk_asyncio.media.interface import EncodedFrame
 from navtalk_asyncio.websocket import open_websocket
 from navtalk_proto import SEND_MEDIA, MediaError
 from navtalk_proto.events import (
-    AnswerIgnored,
     Event,
     Negotiated,
     OfferIgnored,
@@ -222,19 +221,9 @@ def test_a_fresh_offer_recovers_a_failed_transport(who: str) -> None:
         else:
             # Until now the server did not know. The client's new peer connection closes the old
             # one, and with it the server's, under this offer.
-            told, answered = call.server._pump._observe, asyncio.Event()
-
-            def observe(event: Event) -> None:
-                told(event)
-                if isinstance(event, AnswerIgnored):
-                    answered.set()
-
-            call.server._pump._observe = observe
             with pytest.raises(MediaError, match="the peer connection was closed"):
                 await call.negotiate(call.server, *SEND_MEDIA)
-            # It is answered all the same, and no answer says which offer it is for.
-            async with asyncio.timeout(DEADLINE):
-                await answered.wait()
+            # It may be answered all the same, after the next offer has left.
             await call.negotiate(call.server, *SEND_MEDIA)
         after = await flowing(call.client)
         assert after[MediaKind.VIDEO] > 0 < before[MediaKind.VIDEO]

@@ -10,6 +10,7 @@ from navtalk_asyncio.media.sdp_rewrite import (
     DeferredCandidate,
     UnusableSdpError,
     drop_end_of_candidates,
+    mark_mids,
     restore_rejected,
     rewrite_answer,
     rewrite_offer,
@@ -321,3 +322,21 @@ def test_the_number_of_candidates_is_bounded() -> None:
 def test_end_marks_are_dropped_from_our_own() -> None:
     sdp = text(SESSION, VIDEO, [HOST, "a=end-of-candidates"], AUDIO, ["a=end-of-candidates"])
     assert drop_end_of_candidates(sdp) == text(SESSION, VIDEO, [HOST], AUDIO)
+
+
+def test_the_first_peer_connections_mids_are_plain() -> None:
+    assert mark_mids(PLAIN, 1, ()) == PLAIN
+
+
+def test_a_later_peer_connections_mids_are_marked() -> None:
+    marked = mark_mids(PLAIN, 3, ())
+    assert marked == PLAIN.replace("BUNDLE 0 1", "BUNDLE 0.3 1.3").replace(
+        "a=mid:0", "a=mid:0.3"
+    ).replace("a=mid:1", "a=mid:1.3")
+
+
+def test_mids_that_are_agreed_on_stay() -> None:
+    # The far end offered the video first, and called it 0.
+    marked = mark_mids(PLAIN, 2, ["0"])
+    assert "a=group:BUNDLE 0 1.2\r\n" in marked
+    assert [line for line in marked.splitlines() if "mid" in line] == ["a=mid:0", "a=mid:1.2"]

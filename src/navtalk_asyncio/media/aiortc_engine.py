@@ -71,6 +71,7 @@ from navtalk_asyncio.media.sdp_rewrite import (
     RemoteSdp,
     UnusableSdpError,
     drop_end_of_candidates,
+    mark_mids,
     restore_rejected,
     rewrite_answer,
     rewrite_offer,
@@ -169,6 +170,7 @@ class AiortcEngine:
         self._gather_timeout = gather_timeout
         self._loop = asyncio.get_running_loop()
         self._peer: _Peer | None = None
+        self._peers = 0
         self._received: list[_Received] = []
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing: asyncio.Task[None] | None = None
@@ -389,6 +391,7 @@ class AiortcEngine:
         if old is not None:
             old.begin_close()
         self._peer = None
+        self._peers += 1
         servers = IceServers.of(command.ice_servers)
         allow = self._rule(command.allow_ice_server)
         if not works("gathering"):
@@ -397,6 +400,7 @@ class AiortcEngine:
             self._peer = peer = _Peer(
                 self,
                 self._take_early(command.policy),
+                number=self._peers,
                 servers=servers,
                 allow=allow,
                 policy=command.policy,
@@ -731,6 +735,7 @@ class _Peer:
         engine: AiortcEngine,
         early: EarlyPeer | None,
         *,
+        number: int,
         servers: IceServers,
         allow: IceServerRule,
         policy: IcePolicy,
@@ -745,6 +750,7 @@ class _Peer:
         self.order = asyncio.Lock()
         self.closing = False
         self.received: list[_Received] = []
+        self._number = number
         self._media = media
         self._tracks = [internals.SentTrack(track) for track in tracks]
         self._loopback = loopback
@@ -787,7 +793,7 @@ class _Peer:
         draft = internals.OfferDraft(self.pc)
         try:
             self._arrange(media or self._offerable())
-            created = await self.pc.createOffer()
+            created = await self._create_offer()
         except BaseException:
             draft.take_back()
             raise
@@ -796,6 +802,12 @@ class _Peer:
         draft.media = media
         self._draft = draft
         return Offer(sdp=draft.sdp)
+
+    async def _create_offer(self) -> RTCSessionDescription:
+        created = await self.pc.createOffer()
+        known = [mid for one in self.pc.getTransceivers() if (mid := one.mid) is not None]
+        sdp = mark_mids(created.sdp, self._number, known)
+        return RTCSessionDescription(sdp=sdp, type=created.type)
 
     async def set_local(
         self, description: Offer | None, media: tuple[MediaLine, ...]
@@ -814,6 +826,7 @@ class _Peer:
             self._take_back_draft()
             self._media = media or self._offerable()
             self._arrange(self._media)
+            raw = await self._create_offer()
         self._watch_ice()
         # What the far end of an answer gets later it adds; who is offered something may not: stock
         # clients read no candidate but the offer's.

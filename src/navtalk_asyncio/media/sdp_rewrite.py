@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from attrs import define, field, frozen
@@ -36,6 +36,7 @@ __all__ = [
     "RemoteSdp",
     "UnusableSdpError",
     "drop_end_of_candidates",
+    "mark_mids",
     "restore_rejected",
     "rewrite_answer",
     "rewrite_offer",
@@ -419,6 +420,35 @@ def _stream_labels(sections: Iterable[_Section]) -> dict[str, str]:
         if label and label != "-":
             labels[section.mid] = label
     return labels
+
+
+def mark_mids(sdp: str, number: int, known: Collection[str]) -> str:
+    """Our offer with the number of its peer connection in each mid that is not agreed on yet.
+
+    ``0`` and ``1`` become ``0.2`` and ``1.2`` on the second one. An answer repeats the mids of its
+    offer (RFC 8829 section 5.3.1), so none to an earlier peer connection's offer is taken for one
+    to this. The first keeps the plain numbers.
+    """
+    if number == 1:
+        return sdp
+    parsed = _parse(sdp)
+    marked = {
+        section.mid: f"{index}.{number}"
+        for index, section in enumerate(parsed.sections)
+        if section.mid not in known
+    }
+    for section in parsed.sections:
+        section.lines = [
+            f"a=mid:{marked.get(section.mid, section.mid)}" if line.startswith("a=mid:") else line
+            for line in section.lines
+        ]
+    parsed.session = [
+        " ".join(marked.get(part, part) for part in line.split(" "))
+        if line.startswith("a=group:BUNDLE")
+        else line
+        for line in parsed.session
+    ]
+    return parsed.text()
 
 
 def restore_rejected(sdp: str, rejected: Mapping[str, str]) -> str:
