@@ -115,17 +115,17 @@ def sounds() -> tuple[bytes, bytes]:
     return found[2], found[3]
 
 
-def pictures(codec: str) -> tuple[bytes, bytes]:
+def pictures(codec: str, width: int = 64, height: int = 48) -> tuple[bytes, bytes]:
     """A black and a white keyframe."""
     found = []
     for luma in (16, 235):
         context: Any = av.CodecContext.create(codec, "w")
-        context.width, context.height, context.pix_fmt = 64, 48, "yuv420p"
+        context.width, context.height, context.pix_fmt = width, height, "yuv420p"
         context.time_base = Fraction(1, 30)
         if codec == "libx264":
             context.profile = "Baseline"
             context.options = {"tune": "zerolatency", "x264-params": "repeat-headers=1"}
-        frame = av.VideoFrame(64, 48, "yuv420p")
+        frame = av.VideoFrame(width, height, "yuv420p")
         for plane, value in zip(frame.planes, (luma, 128, 128), strict=True):
             plane.update(bytes([value]) * plane.buffer_size)
         frame.pts = 0
@@ -339,6 +339,41 @@ def test_a_recording_that_is_not_cut_is_one_segment(clips: Any, tmp_path: Path) 
         kinds=frozenset({AUDIO}),
     )
     assert recording.segments == (Segment(path=str(tmp_path / "call.mkv"), start=0.0, end=1.0),)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "encoder", "transcode"),
+    [
+        (".mp4", "H264", "libx264", False),
+        (".mkv", "H264", "libx264", False),
+        (".mkv", "VP8", "libvpx", False),
+        (".webm", "VP8", "libvpx", False),
+        (".mp4", "VP8", "libvpx", True),
+        (".webm", "H264", "libx264", True),
+    ],
+)
+def test_pictures_may_change_their_size(
+    clips: Any, tmp_path: Path, suffix: str, codec: str, encoder: str, transcode: bool
+) -> None:
+    """In the middle of a file: each keyframe says its size, and players go by that."""
+    audio = Track(AUDIO, "opus", rate=48_000, period=0.02)
+    video = Track(VIDEO, codec, rate=90_000, period=1 / 30)
+    sizes = [(64, 48), (128, 96), (32, 32)]
+    frames = [frame for size in sizes for frame in pictures(encoder, *size) * 15]
+    path = tmp_path / f"call{suffix}"
+    recording = record(
+        path,
+        interleaved(
+            (video.frame(n, data) for n, data in enumerate(frames)),
+            (audio.frame(n, clips.opus.frames[n % 100]) for n in range(150)),
+        ),
+        transcode=transcode,
+    )
+    assert recording.written == 90 + 150
+    assert len(recording.segments) == 1
+    with av.open(str(path)) as container:
+        seen = [(frame.width, frame.height) for frame in container.decode(video=0)]
+    assert seen == [size for size in sizes for _ in range(30)]
 
 
 @pytest.mark.parametrize(

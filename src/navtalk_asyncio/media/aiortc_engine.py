@@ -59,6 +59,7 @@ from navtalk_asyncio.media.gathering import Gathering
 from navtalk_asyncio.media.ice_checks import PromptChecks
 from navtalk_asyncio.media.ice_servers import IceServers
 from navtalk_asyncio.media.interface import EncodedFrame, EngineCallbacks, TrackCounters
+from navtalk_asyncio.media.parameter_sets import described_parameter_sets
 from navtalk_asyncio.media.payload_types import PayloadTypes
 from navtalk_asyncio.media.picture_clock import LOOK_SECONDS, PictureClock
 from navtalk_asyncio.media.private_names import works
@@ -596,6 +597,7 @@ class _Received:
                 on_decoded=self._decoded,
                 wanted=lambda: engine._wanted(self),
                 spawn=engine._own,
+                parameter_sets=lambda payload_type: peer.parameter_sets.get(payload_type),
             )
             read_reports(receiver, self.reports)
         self.meter = ReceiverMeter(receiver, self._tap, kind=self.kind, now=engine._loop.time)
@@ -767,6 +769,8 @@ class _Peer:
         self._payload_types = PayloadTypes()
         self._remote: RemoteSdp | None = None
         self._rejected: Mapping[str, str] = {}
+        self.parameter_sets: Mapping[int, bytes] = {}
+        """H.264's, by payload type, as the far end described them last."""
         self._late: list[aioice.Candidate | None] = []
         self._describing = False
         self._local_sdp = ""
@@ -876,6 +880,7 @@ class _Peer:
         except BaseException:
             self._remote = before
             raise
+        self.parameter_sets = described_parameter_sets(remote.sdp)
         self._payload_types.saw(remote.sdp, original=description.sdp)
         if isinstance(description, Offer):
             self._rejected = remote.rejected

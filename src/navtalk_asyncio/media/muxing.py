@@ -17,6 +17,8 @@ from typing import Any, Final, Protocol
 import av
 from attrs import define, frozen
 
+from navtalk_asyncio.media.parameter_sets import has_parameter_sets
+
 __all__ = ["CONTAINERS", "FLUSH_SECONDS", "Container", "PacketFile", "Writable"]
 
 FLUSH_SECONDS: Final = 0.5
@@ -101,7 +103,8 @@ class PacketFile:
     def add(self, name: str, codec: str, first: bytes, *, title: str | None = None) -> None:
         """A stream, for packets of a codec. `first` is a keyframe of it; of sound, any packet.
 
-        Raises ValueError for a VP8 keyframe that is none.
+        Raises ValueError for a VP8 keyframe that is none, and for an H.264 keyframe without
+        parameter sets.
         """
         stream = _add_stream(self._output, codec, first)
         if title is not None:
@@ -139,6 +142,11 @@ def _add_stream(output: av.container.OutputContainer, codec: str, first: bytes) 
         case "VP8":
             source = av.open(io.BytesIO(_ivf(first)), format="ivf")
         case "H264":
+            if not has_parameter_sets(first):
+                raise ValueError(
+                    "the keyframe of this H.264 has no parameter sets (SPS, PPS), and the far end "
+                    "described none: without them nobody can decode it"
+                )
             # The prober finds size, SPS and PPS; from them the muxer writes an avcC record, and
             # turns the start codes of every packet into lengths (ISO/IEC 14496-15).
             source = av.open(io.BytesIO(first), format="h264")

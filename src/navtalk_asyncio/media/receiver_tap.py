@@ -16,6 +16,7 @@ from aiortc import RTCPeerConnection, RTCRtpReceiver
 from navtalk_asyncio.media.decoder_gate import DecoderGate
 from navtalk_asyncio.media.interface import EncodedFrame
 from navtalk_asyncio.media.jitter_buffer import BufferCounters
+from navtalk_asyncio.media.parameter_sets import has_parameter_sets, is_idr
 from navtalk_asyncio.media.private_names import works
 from navtalk_asyncio.media.receive_path import ReceivedFrame, ReceivePath
 from navtalk_asyncio.media.sender_reports import SenderReports
@@ -65,7 +66,10 @@ class ReceiverTap:
         on_decoded: Callable[[Any], None],
         wanted: Callable[[], bool],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
+        parameter_sets: Callable[[int], bytes | None] = lambda _payload_type: None,
     ) -> None:
+        """`parameter_sets` are H.264's that the far end described, by payload type."""
+        self._parameter_sets = parameter_sets
         self._receiver = cast("Any", receiver)
         self._kind = kind
         self._track_id = track_id
@@ -186,6 +190,8 @@ class ReceiverTap:
         self._gate.put((codec, frame))
 
     def _deliver(self, codec: Any, frame: Any) -> bool:
+        if codec.name == "H264":
+            self._complete(codec.payloadType, frame)
         if isinstance(self._path, StockPath):
             frame = self._path.frame(frame)
         keyframe = is_keyframe(codec.name, frame.data)
@@ -208,6 +214,12 @@ class ReceiverTap:
             )
         )
         return keyframe
+
+    def _complete(self, payload_type: int, frame: Any) -> None:
+        """Put what a keyframe cannot be decoded without in front of it, where it lacks that."""
+        sets = self._parameter_sets(payload_type)
+        if sets is not None and is_idr(frame.data) and not has_parameter_sets(frame.data):
+            frame.data = sets + frame.data
 
 
 def discard_queued_frames(peer: RTCPeerConnection) -> None:
@@ -234,11 +246,5 @@ def is_keyframe(codec: str, data: bytes) -> bool:
         # The P bit of the frame tag (RFC 6386 section 9.1).
         return bool(data) and not data[0] & 1
     if codec == "H264":
-        # An IDR slice (ITU-T H.264 section 7.4.1.2.4).
-        start = data.find(b"\x00\x00\x01")
-        while start != -1 and start + 3 < len(data):
-            if data[start + 3] & 0x1F == 5:
-                return True
-            start = data.find(b"\x00\x00\x01", start + 3)
-        return False
+        return is_idr(data)
     return True
