@@ -660,9 +660,44 @@ async def test_stock_aiortc_still_makes_a_call(
         assert len(await read(client.engine.frames(VIDEO), 3)) == 3
         with pytest.raises(RuntimeError, match="encoded frames"):
             client.engine.add_encoded_sink(VIDEO, lambda _frame: None)
-    # One warning for each group that was needed.
+    # One warning for each group, when the first engine is made.
     told = [r.getMessage() for r in caplog.records if r.name == "navtalk.media"]
-    assert len(told) == len(set(told)) == 7
+    assert len(told) == len(set(told)) == len(private_names.GROUPS)
+
+
+async def test_receivers_are_ready_before_the_far_end_has_the_answer(media: Any) -> None:
+    server, client = media.server(), media.driver()
+    await server.open(media.send)
+    await client.open(media.receive)
+    await client.do(SetRemote, description=await server.do(SetLocal))
+    answer = await client.do(SetLocal)
+    peer = client.engine._peer
+    while rest := {task for task in client.engine._tasks if "begin_receiving" in repr(task)}:
+        await asyncio.wait(rest)
+    threads = [received.decoder_thread for received in peer.received]
+    assert len(threads) == 2
+    assert all(thread.is_alive() for thread in threads)
+    # They are the ones that are used then, and end without a packet if there is none.
+    await server.do(SetRemote, description=answer)
+    await client.event(MediaStarted)
+    assert [received.decoder_thread for received in peer.received] == threads
+    assert [
+        t.receiver._RTCRtpReceiver__decoder_thread.thread for t in peer.pc.getTransceivers()
+    ] == threads
+
+
+async def test_receivers_that_never_receive_end_with_the_engine(media: Any) -> None:
+    server, client = media.server(), media.driver()
+    await server.open(media.send)
+    await client.open(media.receive)
+    await client.do(SetRemote, description=await server.do(SetLocal))
+    await client.do(SetLocal)
+    while rest := {task for task in client.engine._tasks if "begin_receiving" in repr(task)}:
+        await asyncio.wait(rest)
+    threads = [received.decoder_thread for received in client.engine._peer.received]
+    assert all(thread is not None for thread in threads)
+    await client.engine.aclose()
+    assert not any(thread.is_alive() for thread in threads)
 
 
 # ---- imports

@@ -11,7 +11,7 @@ from aiortc.sdp import MediaDescription, SessionDescription
 from hypothesis import given
 from hypothesis import strategies as st
 
-from navtalk_asyncio.media.payload_types import PayloadTypes
+from navtalk_asyncio.media.payload_types import UNREAD, PayloadTypes
 
 pytestmark = pytest.mark.anyio
 
@@ -158,3 +158,12 @@ async def test_no_number_ever_changes_its_meaning(numbers: list[int], ids: list[
                 assert meaning.setdefault(number, name) == name
             for number, uri in extensions(section).items():
                 assert extension.setdefault(number, uri) == uri
+
+
+async def test_descriptions_that_nobody_asks_for_do_not_pile_up() -> None:
+    sdp = await own_offer("video", "audio")
+    types = PayloadTypes()
+    for _ in range(3 * UNREAD):
+        types.saw(sdp)
+        assert len(types._unread) <= UNREAD
+    assert types.keep(sdp) == sdp

@@ -62,7 +62,7 @@ from navtalk_asyncio.media.interface import EncodedFrame, EngineCallbacks, Track
 from navtalk_asyncio.media.parameter_sets import described_parameter_sets
 from navtalk_asyncio.media.payload_types import PayloadTypes
 from navtalk_asyncio.media.picture_clock import LOOK_SECONDS, PictureClock
-from navtalk_asyncio.media.private_names import works
+from navtalk_asyncio.media.private_names import test_all, works
 from navtalk_asyncio.media.receive_path import BLACKOUT_SECONDS
 from navtalk_asyncio.media.receiver_meter import ReceiverMeter, sent_stats
 from navtalk_asyncio.media.receiver_tap import ReceiverTap, discard_queued_frames, join_decoders
@@ -180,6 +180,7 @@ class AiortcEngine:
         self._last_stats = MediaStats()
         self._readers = {kind: FrameReaders(self._loop) for kind in MediaKind}
         self._sinks = {kind: EncodedSinks(self._loop) for kind in MediaKind}
+        test_all()
         self._early = self._make_early(IcePolicy.ALL)
 
     @property
@@ -372,6 +373,8 @@ class AiortcEngine:
             self._callbacks.done(op, value)
         if peer is not None:
             peer.release_candidates()
+            # After the answer, whose way out does not wait for threads to start.
+            self._own(peer.begin_receiving())
 
     async def _in_order(
         self, peer: _Peer | None, work: Callable[[_Peer], Coroutine[Any, Any, _T]]
@@ -615,6 +618,10 @@ class _Received:
     def request_keyframe(self) -> bool:
         return self._tap is not None and self._tap.request_keyframe()
 
+    def take_thread(self) -> None:
+        if self._tap is not None:
+            self._tap.take_thread()
+
     @property
     def decoder_thread(self) -> threading.Thread | None:
         """The thread that nobody has joined yet."""
@@ -851,6 +858,15 @@ class _Peer:
         self._local_sdp = self._outgoing(local.sdp)
         kind = Offer if local.type == "offer" else Answer
         return kind(sdp=self._local_sdp)
+
+    async def begin_receiving(self) -> None:
+        """Have the receivers of an answered offer ready before the first packet comes."""
+        async with self.order:
+            if self._early is None or self.closing or self.pc.signalingState != "stable":
+                return
+            await self._early.begin_receiving()
+            for received in self.received:
+                received.take_thread()
 
     async def _describe(self, raw: RTCSessionDescription | None) -> None:
         if self._early is not None:

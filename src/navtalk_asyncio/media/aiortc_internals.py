@@ -18,9 +18,9 @@ from aiortc import (
     RTCPeerConnection,
     RTCRtpTransceiver,
 )
-from aiortc.codecs import CODECS, get_capabilities
+from aiortc.codecs import CODECS, get_capabilities, is_rtx
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtcpeerconnection import filter_preferred_codecs, find_common_codecs
+from aiortc.rtcpeerconnection import filter_preferred_codecs, is_codec_compatible
 from aiortc.sdp import SessionDescription
 
 from navtalk_asyncio.media.private_names import works
@@ -175,7 +175,9 @@ def check_description(
             )
         if media.kind not in CODECS or mids[index] in rejected:
             continue
-        if not find_common_codecs(CODECS[media.kind], media.rtp.codecs):
+        ours = CODECS[media.kind]
+        theirs = [codec for codec in media.rtp.codecs if not is_rtx(codec)]
+        if not any(is_codec_compatible(one, other) for one in ours for other in theirs):
             names = ", ".join(sorted({codec.name for codec in media.rtp.codecs}))
             raise ValueError(f"m-line {index} ({media.kind}) has no codec in common: {names}")
 

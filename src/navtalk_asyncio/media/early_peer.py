@@ -50,6 +50,11 @@ class EarlyPeer:
         self._private = cast("Any", self.pc)
         self._transport: RTCDtlsTransport = self._private._RTCPeerConnection__createDtlsTransport()
         self._private._RTCPeerConnection__createDtlsTransport = self._give
+        private: Any = self._transport
+        # A third of a millisecond between ICE and DTLS, and ten the first time in a process.
+        certificate = private._RTCDtlsTransport__local_certificate
+        context = certificate._create_ssl_context(srtp_profiles=private._srtp_profiles)
+        certificate._create_ssl_context = lambda *, srtp_profiles: context
         gatherer = self._transport.transport.iceGatherer
         self.agent: aioice.Connection = gatherer._connection
         self.gathering: Gathering = Gathering(self.agent, loopback=loopback)
@@ -62,6 +67,18 @@ class EarlyPeer:
     def possible() -> bool:
         """Whether the private names are there that it takes."""
         return works("gathering") and works("checks") and works("opening")
+
+    async def begin_receiving(self) -> None:
+        """Start the receivers of a description that is complete, while ICE and DTLS are at work.
+
+        aiortc starts them when DTLS is done, and waits for their threads, while the first packets
+        are there; started receivers it leaves alone.
+        """
+        for transceiver in self.pc.getTransceivers():
+            if transceiver.currentDirection in ("recvonly", "sendrecv"):
+                await transceiver.receiver.receive(
+                    self._private._RTCPeerConnection__remoteRtp(transceiver)
+                )
 
     async def release(self) -> None:
         """Before `pc` is closed: aiortc closes no socket that is bound after its end."""

@@ -29,10 +29,18 @@ _RTPMAP: Final = re.compile(r"^a=rtpmap:(\d{1,3}) ", re.MULTILINE)
 _EXTMAP: Final = re.compile(r"^a=extmap:(\d{1,3})(?:/\w+)? (\S+)", re.MULTILINE)
 
 
+UNREAD: Final = 8
+"""Descriptions that may wait to be read: two offers with their answers are more than is usual."""
+
+
 class PayloadTypes:
-    """What the numbers of one peer connection stand for. At most one entry for each number."""
+    """What the numbers of one peer connection stand for. At most one entry for each number.
+
+    Descriptions are read when an offer is made: an answer does not wait for that.
+    """
 
     def __init__(self) -> None:
+        self._unread: list[tuple[str, str]] = []
         self._codecs: dict[str, dict[int, RTCRtpCodecParameters]] = {"audio": {}, "video": {}}
         """By media kind and payload type."""
         self._taken: set[int] = set()
@@ -43,20 +51,28 @@ class PayloadTypes:
 
         Codecs that were taken out of it have their numbers too.
         """
-        for section in SessionDescription.parse(sdp).media:
-            if section.kind in self._codecs:
-                for codec in section.rtp.codecs:
-                    self._codecs[section.kind].setdefault(_number(codec), codec)
-        for text in (sdp, original or ""):
-            self._taken.update(int(number) for number in _RTPMAP.findall(text))
-            for number, uri in _EXTMAP.findall(text):
-                self._extensions.setdefault(uri, int(number))
+        self._unread.append((sdp, original or ""))
+        if len(self._unread) > UNREAD:
+            self._read()
+
+    def _read(self) -> None:
+        for sdp, original in self._unread:
+            for section in SessionDescription.parse(sdp).media:
+                if section.kind in self._codecs:
+                    for codec in section.rtp.codecs:
+                        self._codecs[section.kind].setdefault(_number(codec), codec)
+            for text in (sdp, original):
+                self._taken.update(int(number) for number in _RTPMAP.findall(text))
+                for number, uri in _EXTMAP.findall(text):
+                    self._extensions.setdefault(uri, int(number))
+        self._unread.clear()
 
     def keep(self, sdp: str) -> str:
         """An offer of aiortc's with the numbers that its codecs and extensions have already.
 
         What is new gets a number that nothing had; where none is left, it is not offered.
         """
+        self._read()
         if not self._taken:
             return sdp
         description = SessionDescription.parse(sdp)

@@ -82,7 +82,7 @@ class ReceiverTap:
         self._keyframe_asked = float("-inf")
         self._unjoined = False
         self.decoder_thread: threading.Thread | None = None
-        """aiortc's, from the first packet on."""
+        """aiortc's, from the answer or the first packet on."""
         self._path: ReceivePath | StockPath
         if works("jitter"):
             self._path = ReceivePath(
@@ -163,7 +163,7 @@ class ReceiverTap:
         """A packet that came without aiortc's way to it; only where ``works("jitter")``."""
         assert isinstance(self._path, ReceivePath)
         if not self._unjoined:
-            self._keep_thread()
+            self.take_thread()
         self._on_packet(packet)
         self._path.receive(packet, arrival_time_ms)
 
@@ -173,14 +173,15 @@ class ReceiverTap:
             self.take(packet, arrival_time_ms)
             return
         if not self._unjoined:
-            self._keep_thread()
+            self.take_thread()
         self._on_packet(packet)
         await self._path.receive(packet, arrival_time_ms)
 
-    def _keep_thread(self) -> None:
-        self._unjoined = True
+    def take_thread(self) -> None:
+        """Have the decoder's thread joined by :func:`join_decoders`, once there is one."""
         thread = self._receiver._RTCRtpReceiver__decoder_thread
         if isinstance(thread, threading.Thread):
+            self._unjoined = True
             self._receiver._RTCRtpReceiver__decoder_thread = _Unjoined(thread)
             self.decoder_thread = thread
 
