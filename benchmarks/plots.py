@@ -40,7 +40,7 @@ def distributions(latencies: Mapping[str, Sequence[float]], title: str, path: Pa
         if not ordered.size:
             continue
         share = 100 * np.arange(1, ordered.size + 1) / ordered.size
-        middle = float(np.median(ordered))
+        middle, late = np.quantile(ordered, (0.5, 0.99))
         axes.step(
             ordered,
             share,
@@ -48,11 +48,12 @@ def distributions(latencies: Mapping[str, Sequence[float]], title: str, path: Pa
             color=COLOURS[peer],
             linewidth=2,
             linestyle="--" if peer == "ours_trio" else "-",
-            label=f"{label(peer)}: median {middle:.1f} ms",
+            label=f"{label(peer)}: median {middle:.1f}, 99 % within {late:.1f} ms",
         )
     axes.set_xlim(0, max(ends) * 1.05)
     axes.set_ylim(0, 101)
-    axes.set_xlabel("milliseconds after it was sent")
+    axes.axhline(50, color="#999999", linewidth=0.8, linestyle=":")
+    axes.set_xlabel("milliseconds after it was sent (further left is better)")
     axes.set_ylabel("% of all that was delivered")
     axes.set_title(title)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
@@ -77,9 +78,9 @@ def bars(values: Mapping[str, Mapping[str, float]], title: str, unit: str, path:
         at += 0.4
     axes.set_yticks(ticks, names)
     axes.tick_params(axis="y", length=0)
-    axes.invert_yaxis()
+    axes.set_ylim(at - 0.8, -0.7)
     axes.set_xlim(0, longest * 1.1)
-    axes.set_xlabel(unit)
+    axes.set_xlabel(f"{unit} (shorter is better)")
     axes.set_title(title)
     _save(figure, path)
 
@@ -96,9 +97,11 @@ def timelines(
             color=COLOURS[peer],
             linewidth=2,
             linestyle="--" if peer == "ours_trio" else "-",
-            label=label(peer),
+            label=f"{label(peer)}: {points[-1][1]:.0f} {unit} at last",
         )
     axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_xlabel("seconds")
     axes.set_ylabel(unit)
     axes.set_title(title)

@@ -27,6 +27,7 @@ import bad_network
 import core_speed
 import cpu
 import first_frame
+import media_sessions
 import memory_unread
 import sessions
 import steady_latency
@@ -56,6 +57,25 @@ def run_sessions(options: Options) -> list[Answer]:
     return [Answer("signaling-only sessions on a core", [held], digits=0)]
 
 
+def run_media_sessions(options: Options) -> list[Answer]:
+    """How many sessions with media each adapter holds on a core.
+
+    Where the sender did not keep up it is more, which is said while it is measured.
+    """
+    points = media_sessions.report(quick=options.quick)
+    for sentence in media_sessions.told(points):
+        progress(sentence)
+    words = {"idle": "idle", "recorded": "recorded", "vp8": "decoded VP8", "h264": "decoded H.264"}
+    return [
+        Answer(
+            f"sessions on a core: {word}",
+            [{peer: float(media_sessions.knee(points, NAMES[peer], mode)[0]) for peer in OURS}],
+            digits=0,
+        )
+        for mode, word in words.items()
+    ]
+
+
 FILES: Final[dict[str, Callable[[Options], list[Answer]]]] = {
     "first_frame": first_frame.run,
     "steady_latency": steady_latency.run,
@@ -64,9 +84,17 @@ FILES: Final[dict[str, Callable[[Options], list[Answer]]]] = {
     "memory_unread": memory_unread.run,
     "core_speed": run_core_speed,
     "sessions": run_sessions,
+    "media_sessions": run_media_sessions,
 }
 
-ONE_LOOP: Final = ("first_frame", "bad_network", "memory_unread", "core_speed", "sessions")
+ONE_LOOP: Final = (
+    "first_frame",
+    "bad_network",
+    "memory_unread",
+    "core_speed",
+    "sessions",
+    "media_sessions",
+)
 """Where the loop makes no difference that is asked about: these run on the first one only."""
 
 PLOTS: Final = Path(__file__).parent / "plots"

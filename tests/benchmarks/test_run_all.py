@@ -12,6 +12,7 @@ import bad_network
 import core_speed
 import cpu
 import first_frame
+import media_sessions
 import memory_unread
 import pytest
 import run_all
@@ -164,6 +165,10 @@ def test_the_cores_speed_and_its_sessions_are_lines_of_the_table(
     assert [(verdict.adapter, verdict.met) for verdict in speed.verdicts()] == [("ours", True)]
     (held,) = run_all.FILES["sessions"](Options(quick=True))
     assert (held.value("ours"), held.value("ours_trio")) == (900, 400)
+    monkeypatch.setattr(media_sessions, "report", lambda *, quick: [])
+    monkeypatch.setattr(media_sessions, "knee", lambda points, adapter, mode: (len(mode), True))
+    with_media = run_all.FILES["media_sessions"](Options(quick=True))
+    assert [answer.value("ours_trio") for answer in with_media] == [4, 8, 3, 4]
 
 
 @pytest.mark.usefixtures("known_receivers")
