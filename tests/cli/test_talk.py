@@ -90,14 +90,6 @@ def test_a_preview_has_an_address_of_this_machine(command_beside: Start) -> None
     asyncio.run(main())
 
 
-def test_a_preview_and_an_mp4_do_not_go_together(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NAVTALK_LICENSE", LICENCE)
-    assert talk("--text", "Hi", "-o", "a.mp4", "--preview") == 2
-    assert "VP8" in capsys.readouterr().err
-
-
 def test_a_spoken_question_to_an_avatar_id(command_beside: Start, question: Path) -> None:
     async def main() -> None:
         async with (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,10 +25,14 @@ PLAYS = """() => {
 }"""
 
 
-async def test_a_browser_shows_the_human_live(open_page: Any) -> None:
+H264_MEDIA = (MediaLine(kind=MediaKind.VIDEO, codecs=("H264",)), MediaLine(kind=MediaKind.AUDIO))
+
+
+@pytest.mark.parametrize("media", [PREVIEW_MEDIA, H264_MEDIA], ids=["VP8", "H264"])
+async def test_a_browser_shows_the_human_live(open_page: Any, media: Any) -> None:
     async with (
         emulate() as human,
-        connect(human.endpoint(), media=PREVIEW_MEDIA) as session,
+        connect(human.endpoint(), media=media) as session,
         preview(session) as address,
     ):
         page = await open_page(address)
@@ -39,16 +45,22 @@ async def test_a_browser_shows_the_human_live(open_page: Any) -> None:
         await second.wait_for_function(PLAYS)
 
 
-async def test_what_cannot_be_shown_is_said(anyio_backend: str) -> None:
-    media = (MediaLine(kind=MediaKind.VIDEO, codecs=("H264",)), MediaLine(kind=MediaKind.AUDIO))
-    async with (
-        emulate() as human,
-        connect(human.endpoint(), media=media) as session,
-        preview(session) as address,
-    ):
+class Foreign:
+    """A session with a codec that no browser is sent."""
+
+    async def packets(self) -> AsyncIterator[Any]:
+        yield SimpleNamespace(kind=MediaKind.VIDEO, keyframe=True, codec="AV1")
+
+
+async def test_what_cannot_be_shown_is_said(open_page: Any) -> None:
+    async with preview(Foreign()) as address:
         answer = await ask(address, urlsplit(address).path + "live")
-    assert answer.startswith("HTTP/1.1 501")
-    assert "H264 cannot be shown" in answer
+        assert answer.startswith("HTTP/1.1 501")
+        assert "AV1 cannot be shown" in answer
+        page = await open_page(address)
+        await page.wait_for_function(
+            "document.querySelector('p').textContent.includes('AV1 cannot be shown')"
+        )
 
 
 async def ask(address: str, path: str, *, host: str | None = None) -> str:

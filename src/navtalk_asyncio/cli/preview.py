@@ -2,8 +2,9 @@
 
 What is shown is what was received: the encoded packets as WebM, which a browser plays as it comes.
 Nothing is decoded or encoded here. Every viewer has a reader of the session's packets, and so
-begins with a keyframe. H.264 is not shown: WebM does not hold it, and Chromium does not play
-fragmented mp4 of one picture per fragment as it comes. So VP8 is asked for.
+begins with a keyframe. H.264, which WebM does not hold, comes as Matroska: Chromium plays that, and
+not fragmented mp4 of one picture per fragment. Other browsers may not, and the page says so then;
+where nothing speaks against it VP8 is asked for.
 
 Whoever knows the address may look: it has a path of 128 random bits, and is bound to 127.0.0.1. A
 page of another site cannot reach it by a name of its own (DNS rebinding): the Host must be ours.
@@ -34,29 +35,46 @@ PREVIEW_MEDIA: Final = (
     MediaLine(kind=MediaKind.VIDEO, codecs=("VP8",)),
     MediaLine(kind=MediaKind.AUDIO),
 )
-"""What a session that is to be shown asks for."""
+"""What a session that is to be shown asks for, if it is free to."""
 
-_LIVE: Final = Container(
-    format="webm",
-    codecs=("VP8", "opus"),
-    options={"live": "1", "cluster_time_limit": "100"},
-)
+_OPTIONS: Final = {"live": "1", "cluster_time_limit": "100"}
+
+_LIVE: Final = {
+    "VP8": ("video/webm", Container(format="webm", codecs=("VP8", "opus"), options=_OPTIONS)),
+    "H264": (
+        "video/x-matroska",
+        Container(format="matroska", codecs=("H264", "opus"), options=_OPTIONS),
+    ),
+}
+"""By codec, what is streamed. WebM is Matroska that knows no H.264."""
 
 _PAGE: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>navtalk preview</title>
 <style nonce="{nonce}">
 body {{ margin: 0; height: 100vh; display: grid; place-items: center; background: #16181c }}
+p {{ color: #e8e8e8; font: 1.1rem sans-serif }}
+p:empty {{ display: none }}
 video {{ max-width: 100vw; max-height: 100vh }}
 </style>
-<video autoplay muted playsinline controls src="live"></video>
+<p></p><video autoplay muted playsinline controls src="live"></video>
 <script nonce="{nonce}">
 const video = document.querySelector("video");
-// A page in the background falls behind: what is over is not shown.
+// A page in the background falls behind, and hurries after: a decoder of H.264 cannot begin just
+// anywhere, so nothing is skipped.
 setInterval(() => {{
   const ranges = video.buffered;
-  if (ranges.length && ranges.end(ranges.length - 1) - video.currentTime > 1.5)
-    video.currentTime = ranges.end(ranges.length - 1) - 0.1;
+  const behind = ranges.length ? ranges.end(ranges.length - 1) - video.currentTime : 0;
+  video.playbackRate = behind > 5 ? 4 : behind > 1.5 ? 1.5 : 1;
 }}, 1000);
+// A picture that cannot be shown is no black one: whoever looks is told why.
+video.onerror = async () => {{
+  const answer = await fetch("live").catch(() => null);
+  const refused = answer && !answer.ok;
+  const why = refused ? await answer.text() : "this browser does not play it";
+  if (answer && !refused) answer.body.cancel();
+  document.querySelector("p").textContent = "The human cannot be shown here: " + why;
+  video.remove();
+}};
 </script>
 """
 
@@ -107,7 +125,8 @@ class _Pages:
         elif known:
             nonce = secrets.token_urlsafe(16)
             policy = (
-                f"default-src 'none'; media-src 'self'; script-src 'nonce-{nonce}'; "
+                f"default-src 'none'; media-src 'self'; connect-src 'self'; "
+                f"script-src 'nonce-{nonce}'; "
                 f"style-src 'nonce-{nonce}'"
             )
             page = _PAGE.format(nonce=nonce).encode()
@@ -129,12 +148,13 @@ class _Pages:
                 if live is None:
                     if not (frame.kind is MediaKind.VIDEO and frame.keyframe):
                         continue
-                    if frame.codec not in _LIVE.codecs:
-                        body = f"{frame.codec} cannot be shown, only VP8\n".encode()
+                    if frame.codec not in _LIVE:
+                        body = f"{frame.codec} cannot be shown, only VP8 and H264\n".encode()
                         await _send(stream, "501 Not Implemented", "text/plain", body)
                         return
-                    live = _Live(frame)
-                    await _send(stream, "200 OK", "video/webm", None)
+                    kind, container = _LIVE[frame.codec]
+                    live = _Live(frame, container)
+                    await _send(stream, "200 OK", kind, None)
                 live.write(frame)
                 if data := live.take():
                     await stream.send(data)
@@ -146,9 +166,9 @@ class _Pages:
 class _Live:
     """A container that is written to a viewer."""
 
-    def __init__(self, first: Any) -> None:
+    def __init__(self, first: Any, container: Container) -> None:
         self._output = _Output()
-        self._file = PacketFile(self._output, _LIVE)
+        self._file = PacketFile(self._output, container)
         self._file.add("video", first.codec, first.data)
         self._file.add("audio", "opus", b"")
         self._start: float = first.arrival

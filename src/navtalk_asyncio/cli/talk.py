@@ -53,7 +53,7 @@ async def run_talk(
 
     # A proxy leads elsewhere: what is on this machine is not behind it.
     proxy = None if endpoint.is_loopback else True
-    media = PREVIEW_MEDIA if show else recording_media(output)
+    media = PREVIEW_MEDIA if show and output.suffix != ".mp4" else recording_media(output)
     async with backend.connect(
         endpoint,
         timeout=timeout,
@@ -191,11 +191,6 @@ def add_talk(app: App, backend: Backend, settings: Settings) -> None:
         if question is None and text is None and image is None:
             return screen.complain(
                 "give an audio file with the question, --text or --image", code=ExitCode.USAGE
-            )
-        if preview and output.suffix == ".mp4":
-            return screen.complain(
-                "--preview shows VP8, which an .mp4 does not hold: write an .mkv or .webm",
-                code=ExitCode.USAGE,
             )
         if problem := problem_with(inputs=(question, image), output=output, still=still):
             return screen.complain(problem, code=ExitCode.USAGE)
