@@ -7,6 +7,7 @@ are the single rules, and inputs that no session has.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -39,6 +40,7 @@ from navtalk_proto.wire.messages import (
     InputConfig,
     InputImage,
     SessionUpdate,
+    TranscriptDone,
     UserMessage,
 )
 
@@ -69,6 +71,30 @@ def success(*, username: str = "leo-the-user", credential: str = "t0p-s3cret") -
 
 
 # ---- secrets
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [str, lambda text: quote(text, safe=""), lambda text: json.dumps(text)[1:-1]],
+    ids=["as it is", "quoted", "escaped"],
+)
+def test_words_about_a_wide_secret_are_masked_alike_in_a_message_and_in_its_event(
+    spelt: Callable[[str], str],
+) -> None:
+    credential = "t0p-s\u00f8cret-\U0001d569"
+    scrubber = Scrubber(**BARE)
+    received(scrubber, success(credential=credential))
+    message = TranscriptDone(response_id="r", content=f"it is {spelt(credential)}!")
+    recorded = codec.decode(
+        received(scrubber, codec.encode(message)), sender=Role.SERVER, limits=LIMITS
+    )
+    action = scrubber.action(
+        Emit(event=MessageReceived(message=message)), role=Role.CLIENT, limits=LIMITS
+    )
+    assert isinstance(action, Emit)
+    assert isinstance(action.event, MessageReceived)
+    assert action.event.message == recorded
+    assert "cret" not in str(recorded)
 
 
 @pytest.mark.parametrize(

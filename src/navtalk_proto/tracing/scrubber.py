@@ -275,7 +275,8 @@ class Scrubber:
 
     def _masked(self, item: Any) -> Any:
         if isinstance(item, str):
-            return mask(item)
+            # A message's text has lost its secrets before; one that is escaped is longer.
+            return mask(self._secretless(item))
         if isinstance(item, tuple):
             return tuple(map(self._masked, item))
         # JSON inside of a message: its keys and numbers stay, but for secrets, and so does what the
@@ -317,19 +318,19 @@ class Scrubber:
         if secret in self._tokens.values():
             return secret
         if secret not in self._tokens:
-            token = _filled(f"scrubbed-{len(self._tokens) + 1}-", secret)
-            self._tokens[secret] = token
+            pattern = f"scrubbed-{len(self._tokens) + 1}-"
+            token = self._tokens[secret] = _filled(pattern, secret)
             if len(secret) >= SHORTEST_SECRET and not any(secret in kind for kind in _TYPES):
-                self._look_for(secret, token)
+                self._look_for(secret, token, pattern)
         return self._tokens[secret]
 
-    def _look_for(self, secret: str, token: str) -> None:
+    def _look_for(self, secret: str, token: str, pattern: str) -> None:
         spellings = {secret: token}
         # JSON inside of a text is read again, and then the token is as long as its secret.
         spellings.setdefault(json.dumps(secret)[1:-1], token)
         spellings.setdefault(json.dumps(secret, ensure_ascii=False)[1:-1], token)
         quoted = quote(secret, safe="")
-        spellings.setdefault(quoted, _filled(token, quoted))
+        spellings.setdefault(quoted, _filled(pattern, quoted))  # As wide: it is all ASCII.
         found = {**self._spellings, **spellings}
         self._spellings = dict(sorted(found.items(), key=lambda item: -len(item[0])))
 
