@@ -9,7 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,13 @@ from navtalk_asyncio.emulator.tracks import FaceTrack, VoiceTrack
 from navtalk_asyncio.media import aiortc_engine
 from navtalk_asyncio.media.aiortc_engine import AiortcEngine
 from navtalk_asyncio.server import ServerSession, serve
+from navtalk_asyncio.testing import udp_wire
 from navtalk_proto.config import SEND_MEDIA
 from navtalk_proto.errors import MediaError, SessionClosedError
 from navtalk_proto.secret import Secret
+from navtalk_proto.testing.impairment import PacketKind, packet_kind
+from navtalk_proto.testing.udp_wire import Address, Side, UdpWire, WiredTransport
+from navtalk_proto.transport import Transport
 from navtalk_proto.wire.endpoint import Endpoint
 from navtalk_proto.wire.messages import (
     ConnectedSuccess,
@@ -86,9 +90,17 @@ class Examined:
         assert hint in self.failed.hint, self.failed.hint
 
 
-async def examined(endpoint: Endpoint, *, limit: float = LIMIT, seconds: float = 1.0) -> Examined:
+async def examined(
+    endpoint: Endpoint,
+    *,
+    limit: float = LIMIT,
+    seconds: float = 1.0,
+    backend: AsyncioBackend | None = None,
+) -> Examined:
     findings: list[Finding] = []
-    await examine(AsyncioBackend(), endpoint, findings.append, timeout=limit, seconds=seconds)
+    await examine(
+        backend or AsyncioBackend(), endpoint, findings.append, timeout=limit, seconds=seconds
+    )
     return Examined(findings)
 
 
@@ -115,6 +127,9 @@ async def test_a_healthy_server() -> None:
     assert "video VP8" in found.step("offer").text
     assert "is seen as 127.0.0.1:" in found.step("ice server").text
     assert found.step("pictures").text.startswith("512x512, ")
+    assert re.fullmatch(
+        r"[\d.]+:\d+ -> [\d.]+:\d+ works: host to host, udp", found.step("ice").text
+    )
 
 
 # ---- the way there
@@ -363,6 +378,69 @@ async def test_blocked_udp(monkeypatch: pytest.MonkeyPatch) -> None:
     async with emulate(faults="loss=100%") as human:
         found = await examined(human.endpoint(), limit=3.0)
     found.fails("ice", 4, r"no pair works; tried .*127\.0\.0\.1:\d+ -> ", "UDP is blocked")
+
+
+Wrap = Callable[[Transport], Transport]
+
+
+class Under(AsyncioBackend):
+    """An adapter whose WebSockets are put under something."""
+
+    def __init__(self, wrap: Wrap) -> None:
+        self._wrap = wrap
+
+    @asynccontextmanager
+    async def websocket(self, endpoint: Endpoint, **options: Any) -> AsyncIterator[Transport]:
+        async with super().websocket(endpoint, **options) as transport:
+            yield self._wrap(transport)
+
+
+async def test_dtls_that_is_dropped_where_stun_passes() -> None:
+    async with emulate() as human, udp_wire() as wire:
+        wire.cut("dtls")
+        found = await examined(human.endpoint(), limit=2.0, backend=Under(wire.wrap))
+    assert found.step("ice").verdict is Verdict.OK
+    found.fails("dtls", 4, "the handshake did not end", "lets STUN pass and nothing else")
+    assert wire.counters("dtls", towards=Side.FAR).swallowed > 0
+
+
+class OtherCertificate(WiredTransport):
+    """Offers name another certificate than DTLS shows."""
+
+    async def receive(self) -> str | bytes:
+        message = await self._transport.receive()
+        assert isinstance(message, str)
+        return re.sub(r"(fingerprint:sha-\d+ )[^\\]+", r"\1" + ":".join(["AB"] * 32), message)
+
+
+async def test_a_certificate_that_is_not_the_one_of_the_offer() -> None:
+    async with emulate() as human, udp_wire() as wire:
+        backend = Under(lambda transport: OtherCertificate(transport, wire))
+        found = await examined(human.endpoint(), limit=LIMIT, backend=backend)
+    assert found.step("ice").verdict is Verdict.OK
+    found.fails("dtls", 4, "certificate is not the one", "something on the way answers for it")
+
+
+class LatePictures(UdpWire):
+    """Packets of pictures take so many seconds more: audio has the first payload type of aiortc."""
+
+    def datagram(self, faces: Side, data: bytes, source: Address, *, now: float) -> None:
+        late = packet_kind(data) is PacketKind.RTP and data[1] & 0x7F != AUDIO
+        super().datagram(faces, data, source, now=now + 0.4 * late)
+
+
+AUDIO = 96
+
+
+async def test_pictures_that_come_later_than_the_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[udp_wire.__module__], "UdpWire", LatePictures)
+    async with emulate() as human, udp_wire() as wire:
+        found = await examined(human.endpoint(), seconds=2.5, backend=Under(wire.wrap))
+    told = found.step("a/v offset")
+    assert told.verdict is Verdict.WARNING, told
+    assert re.fullmatch(r"the picture is [34]\d\d ms later than the sound", told.text), told
+    assert "people notice" in told.hint
+    assert found.failed is None
 
 
 # ---- the command

@@ -224,6 +224,7 @@ class _Examination:
                 tasks.start_soon(listen)
         took = time.monotonic() - began
         received = _received(session) - before
+        self._seen.pair = session.stats().media.pair
         self._media = [
             _of_pictures(pictures, size, self._seen.began, took),
             _of_offset(_offset(session)),

@@ -32,6 +32,7 @@ from navtalk_proto.events import (
     ServerWarning,
 )
 from navtalk_proto.media import CandidatePair, MediaState, MediaStateChanged
+from navtalk_proto.stats import IcePairStats
 from navtalk_proto.wire.endpoint import DEFAULT_PATH
 from navtalk_proto.wire.messages import Answer, Offer
 from navtalk_proto.wire.obsolete import REASON as OBSOLETE
@@ -73,6 +74,8 @@ class Observed:
     events: list[tuple[float, Event]] = field(factory=list)
     offer: str | None = field(default=None, repr=False)
     answer: str | None = field(default=None, repr=False)
+    pair: IcePairStats | None = None
+    """The candidate pair that media took."""
     error: NavTalkError | OSError | None = None
     """Why there was no usable session."""
 
@@ -274,22 +277,38 @@ def _ice(seen: Observed) -> Finding:
         )
         return _failed("ice", seen, f"no pair works; tried {_shown(pairs)}", hint, ExitCode.NETWORK)
     since = checking[0] if checking is not None else seen.began
-    return Finding(step="ice", verdict=Verdict.OK, text="a pair works", seconds=found[0] - since)
+    return Finding(
+        step="ice",
+        verdict=Verdict.OK,
+        text="a pair works" if seen.pair is None else _taken(seen.pair),
+        seconds=found[0] - since,
+    )
+
+
+def _taken(pair: IcePairStats) -> str:
+    kinds = f"{pair.local_type} to {pair.remote_type}, {pair.protocol}"
+    return f"{pair.local} -> {pair.remote} works: {kinds}"
 
 
 def _dtls(seen: Observed) -> Finding:
     done = seen.first(MediaStateChanged, state=MediaState.CONNECTED)
     before = seen.first(MediaStateChanged, state=MediaState.ICE_CONNECTED)
     assert before is not None
-    if done is None:
-        return _failed(
-            "dtls",
-            seen,
-            f"the handshake did not end: {_why(seen)}",
-            "a firewall lets STUN pass and nothing else, or a path takes small packets only (MTU)",
-            ExitCode.NETWORK,
+    if done is not None:
+        return Finding(
+            step="dtls", verdict=Verdict.OK, text="encrypted", seconds=done[0] - before[0]
         )
-    return Finding(step="dtls", verdict=Verdict.OK, text="encrypted", seconds=done[0] - before[0])
+    failed = seen.first(MediaStateChanged, state=MediaState.FAILED)
+    if failed is None:
+        text = f"the handshake did not end: {_why(seen)}"
+        hint = "a firewall lets STUN pass and nothing else, or a path small packets only (MTU)"
+    elif "certificate" in failed[1].reason:
+        text = failed[1].reason
+        hint = "the server mixes up its media workers, or something on the way answers for it"
+    else:
+        text = failed[1].reason
+        hint = "both ends have no DTLS version or cipher in common, or the path breaks packets"
+    return _failed("dtls", seen, text, hint, ExitCode.NETWORK)
 
 
 def _why(seen: Observed) -> str:

@@ -1145,6 +1145,8 @@ class _Peer:
             reason = "the connection was lost"
         elif MediaState.ICE_CONNECTED in self._told:
             reason = "the DTLS handshake failed"
+            if internals.has_foreign_certificate(self.pc):
+                reason = "the DTLS certificate is not the one that the far end's description names"
         else:
             reason = "no candidate pair works"
         self._tell(MediaState.FAILED, reason, internals.candidate_pairs(self.pc))

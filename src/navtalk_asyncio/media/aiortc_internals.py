@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
@@ -22,6 +23,7 @@ from aiortc.codecs import CODECS, get_capabilities, is_rtx
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtcpeerconnection import filter_preferred_codecs, is_codec_compatible
 from aiortc.sdp import SessionDescription
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from navtalk_asyncio.media.private_names import works
 from navtalk_proto.media import CandidatePair, MediaLine
@@ -35,6 +37,7 @@ __all__ = [
     "SentTrack",
     "candidate_pairs",
     "check_description",
+    "has_foreign_certificate",
     "ice_connections",
     "may_send",
     "mid_at",
@@ -49,6 +52,8 @@ ABANDONED_SECONDS: Final = 5.0
 
 PAIRS: Final = 64
 """Candidate pairs shown in a failure."""
+
+_FINGERPRINT: Final = re.compile(r"^a=fingerprint:(\S+) ([0-9A-Fa-f:]+)", re.MULTILINE)
 
 
 # ---- ICE
@@ -65,6 +70,26 @@ def ice_connections(peer: RTCPeerConnection) -> list[aioice.Connection]:
         if connection not in found:
             found.append(connection)
     return found
+
+
+def has_foreign_certificate(peer: RTCPeerConnection) -> bool:
+    """Whether DTLS failed because the far end's certificate is none that its description names.
+
+    RFC 8827 section 6.5: who relays the packets then has read along. False where that is not known.
+    """
+    if not works("datagrams") or peer.remoteDescription is None:
+        return False
+    named = {
+        value.upper()
+        for algorithm, value in _FINGERPRINT.findall(peer.remoteDescription.sdp)
+        if algorithm.lower() == "sha-256"
+    }
+    for transceiver in peer.getTransceivers():
+        connection = transceiver.receiver.transport._ssl
+        shown = connection and connection.get_peer_certificate(as_cryptography=True)
+        if shown is not None and named:
+            return shown.fingerprint(SHA256()).hex(":").upper() not in named
+    return False
 
 
 def candidate_pairs(peer: RTCPeerConnection) -> tuple[CandidatePair, ...]:

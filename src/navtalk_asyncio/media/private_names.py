@@ -17,7 +17,8 @@ checks         ICE notices its own end, and late candidates, on the next 20 ms t
 receiving      everything is decoded; no packet counters, no encoded frames, no keyframe requests
 jitter         a picture is released when the next begins, sound four packets late and later after
                each loss; what is lost is asked for once
-datagrams      each packet takes a queue and a task; used with `receiving` and `jitter` only
+datagrams      each packet takes a queue and a task; used with `receiving` and `jitter` only; a
+               certificate that was not announced is not told from other failures of DTLS
 resuming       only without `jitter`: after a blackout video freezes for seconds more, sound is late
                for good
 consent        the age of ICE consent, the pair in use and the round-trip time are not known
@@ -219,6 +220,8 @@ def _test_datagrams() -> None:
     counts = transport._RTCDtlsTransport__rx_bytes, transport._RTCDtlsTransport__rx_packets
     if counts != (0, 0) or transport._state is not State.NEW or transport._rx_srtp is not None:
         raise TypeError("RTCDtlsTransport is not new at first")
+    if transport._ssl is not None or not callable(SSL.Connection.get_peer_certificate):
+        raise TypeError("RTCDtlsTransport has a TLS connection at first, or none of pyOpenSSL's")
     if not callable(pylibsrtp.Session.unprotect) or clock.current_ms() <= 0:
         raise TypeError("there is no SRTP session, or no clock")
     packet = RtpPacket(sequence_number=7, ssrc=5, payload=b"data")
