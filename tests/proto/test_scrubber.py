@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from navtalk_proto.actions import Emit, OpenPeer, SendText
 from navtalk_proto.config import ClientConfig
+from navtalk_proto.connection import Connection
 from navtalk_proto.events import (
     FunctionCall,
     MessageReceived,
@@ -24,12 +25,14 @@ from navtalk_proto.events import (
     UnknownMessage,
     UserTurn,
 )
-from navtalk_proto.inputs import IntentGiven, MediaFailed, TextReceived
+from navtalk_proto.inputs import IntentGiven, MediaFailed, TextReceived, TransportOpened
 from navtalk_proto.intents import SayText, SendAudio
 from navtalk_proto.limits import Limits
 from navtalk_proto.media import IcePolicy, OpId
 from navtalk_proto.roles import Role
 from navtalk_proto.secret import Secret
+from navtalk_proto.tracing.recorder import Recorder
+from navtalk_proto.tracing.replayer import replay
 from navtalk_proto.tracing.scrubber import Scrubber, mask
 from navtalk_proto.wire import codec
 from navtalk_proto.wire.messages import (
@@ -39,7 +42,9 @@ from navtalk_proto.wire.messages import (
     IceServer,
     InputConfig,
     InputImage,
+    SessionCreated,
     SessionUpdate,
+    SessionUpdated,
     TranscriptDone,
     UserMessage,
 )
@@ -71,6 +76,24 @@ def success(*, username: str = "leo-the-user", credential: str = "t0p-s3cret") -
 
 
 # ---- secrets
+
+
+def test_a_call_without_arguments_replays_without_words() -> None:
+    lines: list[str] = []
+    recorder = Recorder(lines.append, Scrubber(**BARE), started="", versions={})
+    core = Connection(Role.CLIENT, ClientConfig(), now=0.0)
+    recording = recorder.connection(core, now=0.0, complete=True)
+    for given_now in (
+        TransportOpened(),
+        TextReceived(text=success()),
+        TextReceived(text=codec.encode(SessionCreated())),
+        TextReceived(text=codec.encode(SessionUpdated())),
+        TextReceived(text=codec.encode(FunctionCallDone(name="f", call_id="c", arguments=""))),
+    ):
+        given_now.give(core, now=0.0)
+        recording.happened(given_now, core.actions(), now=0.0, raised=None)
+    assert any('"arguments":"{}"' in line for line in lines)
+    assert replay(lines).divergence is None
 
 
 @pytest.mark.parametrize(

@@ -274,6 +274,8 @@ class Scrubber:
         return evolve(value, **changed) if changed else value
 
     def _masked(self, item: Any) -> Any:
+        if item == "{}":
+            return item  # The core makes it of arguments that are empty.
         if isinstance(item, str):
             # A message's text has lost its secrets before; one that is escaped is longer.
             return mask(self._secretless(item))
