@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from navtalk_proto.actions import Emit, OpenPeer, SendText
-from navtalk_proto.config import ClientConfig
+from navtalk_proto.config import ClientConfig, ServerConfig
 from navtalk_proto.connection import Connection
 from navtalk_proto.events import (
     FunctionCall,
@@ -76,6 +76,24 @@ def success(*, username: str = "leo-the-user", credential: str = "t0p-s3cret") -
 
 
 # ---- secrets
+
+
+def test_a_call_that_we_make_without_arguments_replays_without_words() -> None:
+    lines: list[str] = []
+    recorder = Recorder(lines.append, Scrubber(**BARE), started="", versions={})
+    core = Connection(Role.SERVER, ServerConfig(media=()), now=0.0)
+    recording = recorder.connection(core, now=0.0, complete=True)
+    for given_now in (
+        TransportOpened(),
+        IntentGiven(intent=ConnectedSuccess(session_id="s-1")),
+        IntentGiven(intent=SessionCreated()),
+        IntentGiven(intent=SessionUpdated()),
+        IntentGiven(intent=FunctionCallDone(name="f", call_id="c")),
+    ):
+        given_now.give(core, now=0.0)
+        recording.happened(given_now, core.actions(), now=0.0, raised=None)
+    assert "raw_data" in lines[-1]
+    assert replay(lines).divergence is None
 
 
 def test_a_call_without_arguments_replays_without_words() -> None:

@@ -149,7 +149,12 @@ _WIDE: Final = {2: "\u00f8", 3: "\u2026", 4: "\U0001d569"}
 
 
 def mask(text: str) -> str:
-    """A text without its words: ``x`` for everything but white space, as wide in UTF-8."""
+    """A text without its words: ``x`` for everything but white space, as wide in UTF-8.
+
+    ``{}`` stays: the core makes it of a function call's arguments where there are none.
+    """
+    if text == "{}":
+        return text
     return _WORD.sub(lambda found: _filled("x", found[0]), text)
 
 
@@ -274,8 +279,6 @@ class Scrubber:
         return evolve(value, **changed) if changed else value
 
     def _masked(self, item: Any) -> Any:
-        if item == "{}":
-            return item  # The core makes it of arguments that are empty.
         if isinstance(item, str):
             # A message's text has lost its secrets before; one that is escaped is longer.
             return mask(self._secretless(item))
