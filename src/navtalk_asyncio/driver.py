@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
 from navtalk_asyncio.media.interface import Engine, EngineFactory
-from navtalk_asyncio.session_log import log_sent, logged
+from navtalk_asyncio.session_log import log as session_log
 from navtalk_proto.actions import CloseTransport, MediaCommand
 from navtalk_proto.connection import Connection
 from navtalk_proto.event_buffer import EventBuffer, Flag
 from navtalk_proto.events import Event
 from navtalk_proto.exception_groups import unwrap
 from navtalk_proto.inputs import TransportOpened
+from navtalk_proto.log_lines import log_sent, logged
 from navtalk_proto.media import MediaKind
 from navtalk_proto.pump import Pump
 from navtalk_proto.stats import MediaStats
@@ -41,7 +42,7 @@ class Driver(Pump):
         observe: Callable[[Event], None],
         events: EventBuffer | None = None,
     ) -> None:
-        super().__init__(core, observe=logged(observe), events=events)
+        super().__init__(core, observe=logged(observe, session_log), events=events)
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._timer: asyncio.Handle | None = None
@@ -163,4 +164,4 @@ class Driver(Pump):
                 self.events.release()
                 return
             self.sent(action)
-            log_sent(action.text)
+            log_sent(action.text, session_log)

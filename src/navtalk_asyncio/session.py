@@ -18,8 +18,6 @@ from navtalk_proto.media import MediaKind
 from navtalk_proto.session import ClientCalls, SessionCalls
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import av
 
     from navtalk_asyncio.media.av_buffer import AvFrame
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from navtalk_asyncio.media.recorder import Recorder
     from navtalk_proto.stats import AvSync
     from navtalk_proto.tracing.output import TraceOptions
+    from navtalk_proto.tracing.recorder import Recorder as TraceRecorder
 
 __all__ = ["Session"]
 
@@ -68,24 +67,8 @@ class Session(SessionCalls):
         """The human's voice as decoded PyAV frames: s16, 48,000 Hz stereo, 20 ms each."""
         return self._frames(MediaKind.AUDIO)
 
-    @asynccontextmanager
-    async def trace(self, trace: str | Path | TraceOptions) -> AsyncGenerator[None]:
-        """Write what happens while the block runs to a file, line by line: a path, or TraceOptions.
-
-        Licences and credentials are not in it. What began before cannot be replayed, only looked
-        at: ``connect(trace=...)`` sees a session from its beginning, and a session that reconnects
-        begins again. Raises TraceError where the file cannot be written.
-        """
-        from navtalk_proto.tracing.output import trace_options
-
-        options = trace_options(trace)
-        assert options is not None
-        async with trace_file(options, self._pump.secrets) as recorder:
-            self._pump.begin_trace(recorder)
-            try:
-                yield
-            finally:
-                self._pump.end_trace(recorder)
+    def _trace_file(self, options: TraceOptions) -> AbstractAsyncContextManager[TraceRecorder]:
+        return trace_file(options, self._pump.secrets)
 
     def record(
         self,

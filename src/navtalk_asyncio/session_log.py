@@ -9,38 +9,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from typing import Final
 
-from navtalk_proto.events import Event
-from navtalk_proto.log_lines import WARNING, LogSetting, event_line, sent_line
+from navtalk_proto.log_lines import WARNING, LogSetting
 from navtalk_proto.redaction import redact
 
-__all__ = ["log_sent", "logged"]
+__all__ = ["log"]
 
 log: Final = logging.getLogger("navtalk.session")
 
 _HANDLER: Final = "NAVTALK_LOG"
-
-
-def logged(observe: Callable[[Event], None]) -> Callable[[Event], None]:
-    """An observer that logs each event, and tells `observe`."""
-
-    def observer(event: Event) -> None:
-        if log.isEnabledFor(WARNING):
-            line = event_line(event)
-            if log.isEnabledFor(line.level):
-                log.log(line.level, "%s", line.text)
-        observe(event)
-
-    return observer
-
-
-def log_sent(text: str) -> None:
-    """Log a message that the transport took."""
-    if log.isEnabledFor(logging.DEBUG):
-        line = sent_line(text)
-        log.log(line.level, "%s", line.text)
 
 
 class _Redacting(logging.Formatter):

@@ -1,15 +1,16 @@
 """What a session's log says: one line for an event or a message, with a prefix for its kind.
 
 ``<`` received, ``>`` sent, ``=`` state, ``%`` timer, ``!`` error, ``x`` close. Pure: an adapter
-hands the lines to a logger. What people say, pictures, descriptions and raw texts are not in them,
+brings the logger. What people say, pictures, descriptions and raw texts are not in them,
 and neither is a licence or a credential: such are hidden by their type.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 from attrs import frozen
@@ -44,7 +45,18 @@ from navtalk_proto.events import (
 from navtalk_proto.media import CandidatePair, IceServerFailed, MediaState, MediaStateChanged
 from navtalk_proto.redaction import redact
 
-__all__ = ["DEBUG", "INFO", "WARNING", "LogLine", "LogSetting", "event_line", "sent_line"]
+__all__ = [
+    "DEBUG",
+    "INFO",
+    "WARNING",
+    "Log",
+    "LogLine",
+    "LogSetting",
+    "event_line",
+    "log_sent",
+    "logged",
+    "sent_line",
+]
 
 DEBUG: Final = 10
 INFO: Final = 20
@@ -159,3 +171,35 @@ class LogSetting:
         if level is None:
             raise ValueError(f"NAVTALK_LOG is a level ({', '.join(_LEVELS)}), or level:path")
         return cls(level=level, path=path or None)
+
+
+class Log(Protocol):
+    """Where lines go: a ``logging.Logger`` is one."""
+
+    def isEnabledFor(self, level: int, /) -> bool:  # noqa: N802 - the standard library's name
+        """Whether lines of this level are wanted; nothing is made for others."""
+        ...
+
+    def log(self, level: int, msg: str, /, *args: object) -> None:
+        """Take a line: `msg` with `args` put in, as ``%`` does."""
+        ...
+
+
+def logged(observe: Callable[[Event], None], log: Log) -> Callable[[Event], None]:
+    """An observer that logs each event, and tells `observe`."""
+
+    def observer(event: Event) -> None:
+        if log.isEnabledFor(WARNING):
+            line = event_line(event)
+            if log.isEnabledFor(line.level):
+                log.log(line.level, "%s", line.text)
+        observe(event)
+
+    return observer
+
+
+def log_sent(text: str, log: Log) -> None:
+    """Log a message that the transport took."""
+    if log.isEnabledFor(DEBUG):
+        line = sent_line(text)
+        log.log(line.level, "%s", line.text)

@@ -57,6 +57,9 @@ from navtalk_proto.wishes import PendingWishes
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from navtalk_proto.tracing.output import TraceOptions
+    from navtalk_proto.tracing.recorder import Recorder
+
 __all__ = [
     "PACE_MS",
     "SESSION_ENDED",
@@ -212,6 +215,29 @@ class SessionCalls:
             self._pump.check_kept(losses)
         if wish.error is not None:
             raise wish.error
+
+    @asynccontextmanager
+    async def trace(self, trace: str | Path | TraceOptions) -> AsyncGenerator[None]:
+        """Write what happens while the block runs to a file, line by line: a path, or TraceOptions.
+
+        Licences and credentials are not in it. What began before cannot be replayed, only looked
+        at: ``connect(trace=...)`` sees a session from its beginning, and a session that reconnects
+        begins again. Raises TraceError where the file cannot be written.
+        """
+        from navtalk_proto.tracing.output import trace_options
+
+        options = trace_options(trace)
+        assert options is not None
+        async with self._trace_file(options) as recorder:
+            self._pump.begin_trace(recorder)
+            try:
+                yield
+            finally:
+                self._pump.end_trace(recorder)
+
+    def _trace_file(self, options: TraceOptions) -> AbstractAsyncContextManager[Recorder]:
+        """Writes a file while the block runs; files are an adapter's."""
+        raise NotImplementedError
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """End the session; returns when it is closed, bounded by ``close_timeout``. Idempotent."""

@@ -15,12 +15,13 @@ from navtalk_proto.event_buffer import EventBuffer
 from navtalk_proto.events import Event
 from navtalk_proto.exception_groups import unwrap
 from navtalk_proto.inputs import TransportOpened
+from navtalk_proto.log_lines import log_sent, logged
 from navtalk_proto.media import MediaKind
 from navtalk_proto.pump import Pump
 from navtalk_proto.stats import MediaStats
 from navtalk_proto.transport import Transport, TransportClosedError
 from navtalk_trio.flag import Flag
-from navtalk_trio.session_log import log_sent, logged
+from navtalk_trio.session_log import log as session_log
 
 __all__ = ["Driver", "Engine", "EngineFactory", "bare"]
 
@@ -108,7 +109,7 @@ class Driver(Pump):
         observe: Callable[[Event], None],
         events: EventBuffer | None = None,
     ) -> None:
-        super().__init__(core, observe=logged(observe), events=events)
+        super().__init__(core, observe=logged(observe, session_log), events=events)
         self._transport = transport
         self._alarm = trio.CancelScope()
         self.engine: Engine | None = engine(self.engine_callbacks()) if engine is not None else None
@@ -212,4 +213,4 @@ class Driver(Pump):
                 self.events.release()
                 return
             self.sent(action)
-            log_sent(action.text)
+            log_sent(action.text, session_log)

@@ -17,11 +17,10 @@ from navtalk_trio.succession import Succession
 from navtalk_trio.trace_file import trace_file
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import av
 
     from navtalk_proto.tracing.output import TraceOptions
+    from navtalk_proto.tracing.recorder import Recorder as TraceRecorder
     from navtalk_trio.engine_thread import (
         AvFrame,
         AvSync,
@@ -70,24 +69,8 @@ class MediaCalls(SessionCalls):
         """The human's voice as decoded PyAV frames: s16, 48,000 Hz stereo, 20 ms each."""
         return self._frames(MediaKind.AUDIO)
 
-    @asynccontextmanager
-    async def trace(self, trace: str | Path | TraceOptions) -> AsyncGenerator[None]:
-        """Write what happens while the block runs to a file, line by line: a path, or TraceOptions.
-
-        Licences and credentials are not in it. What began before cannot be replayed, only looked
-        at: ``connect(trace=...)`` sees a session from its beginning, and a session that reconnects
-        begins again. Raises TraceError where the file cannot be written.
-        """
-        from navtalk_proto.tracing.output import trace_options
-
-        options = trace_options(trace)
-        assert options is not None
-        async with trace_file(options, self._pump.secrets) as recorder:
-            self._pump.begin_trace(recorder)
-            try:
-                yield
-            finally:
-                self._pump.end_trace(recorder)
+    def _trace_file(self, options: TraceOptions) -> AbstractAsyncContextManager[TraceRecorder]:
+        return trace_file(options, self._pump.secrets)
 
     def record(
         self,

@@ -23,7 +23,7 @@ from navtalk_proto.events import (
     UnknownMessage,
     UserTurn,
 )
-from navtalk_proto.log_lines import LogSetting, event_line, sent_line
+from navtalk_proto.log_lines import LogSetting, event_line, log_sent, logged, sent_line
 from navtalk_proto.media import (
     CandidatePair,
     IceServerFailed,
@@ -142,3 +142,35 @@ def test_a_setting(text: str, level: int, path: str | None) -> None:
 def test_a_setting_that_is_none(text: str) -> None:
     with pytest.raises(ValueError, match=r"a level \(debug, info, warning, error\)"):
         LogSetting.parse(text)
+
+
+class Written:
+    """A log of one level."""
+
+    def __init__(self, level: int) -> None:
+        self._level = level
+        self.lines: list[tuple[int, str]] = []
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802
+        return level >= self._level
+
+    def log(self, level: int, msg: str, *args: object) -> None:
+        self.lines.append((level, msg % args))
+
+
+@pytest.mark.parametrize(
+    ("level", "wanted"),
+    [
+        (log_lines.DEBUG, [(20, "= Ready"), (10, "> response.create, 27 characters")]),
+        (log_lines.INFO, [(20, "= Ready")]),
+        (log_lines.WARNING, []),
+        (40, []),
+    ],
+)
+def test_a_log_has_the_lines_that_it_wants(level: int, wanted: list[tuple[int, str]]) -> None:
+    log = Written(level)
+    told: list[Event] = []
+    logged(told.append, log)(Ready())
+    log_sent('{"type": "response.create"}', log)
+    assert told == [Ready()]
+    assert log.lines == wanted

@@ -51,6 +51,9 @@ from navtalk_proto.session import (
 )
 from navtalk_proto.stats import MediaStats
 from navtalk_proto.testing.engine import StrictEngine
+from navtalk_proto.tracing.output import TraceOptions
+from navtalk_proto.tracing.recorder import Recorder
+from navtalk_proto.tracing.scrubber import Scrubber
 from navtalk_proto.transport import TransportClosedError
 from navtalk_proto.wire.messages import Answer, FunctionCallOutput, Offer, ToolResult
 
@@ -643,7 +646,30 @@ def test_a_commit_follows_the_voice_that_was_held(hand_pump: Any, crank: Any) ->
     assert kinds(session) == [APPEND, "realtime.input_audio_buffer.commit"]
 
 
+def test_a_trace_has_what_happens_while_its_block_runs(hand_pump: Any, crank: Any) -> None:
+    lines: list[str] = []
+
+    class Traced(Session):
+        @asynccontextmanager
+        async def _trace_file(self, options: TraceOptions) -> AsyncGenerator[Recorder]:
+            assert options.path == "call.jsonl"
+            yield Recorder(lines.append, Scrubber(), started="", versions={})
+
+    session = Traced(hand_pump())
+
+    async def traced() -> None:
+        async with session.trace("call.jsonl"):
+            session.pump.ready()
+
+    crank(traced()).result()
+    session.pump.received('{"type": "something.new"}')
+    assert [json.loads(line)["line"] for line in lines].count("in") == 4
+    assert not any("something.new" in line for line in lines)
+
+
 def test_an_adapter_fills_in_how_to_sleep(hand_pump: Any, crank: Any) -> None:
+    with pytest.raises(NotImplementedError):
+        ClientCalls(hand_pump())._trace_file(TraceOptions(path="call.jsonl"))
     with pytest.raises(NotImplementedError):
         crank(ClientCalls(hand_pump())._sleep_until(0.0)).result()
     with pytest.raises(NotImplementedError):
