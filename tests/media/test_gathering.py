@@ -314,6 +314,34 @@ async def test_sockets_are_there_before_a_peer_connection_is_asked_for(media: An
     }
 
 
+async def test_more_lines_than_were_prepared_share_the_transport(media: Any) -> None:
+    """One transceiver of each kind is made in advance; what an offer does not use is no m-line."""
+    lines = (*media.send, *media.send[:1])
+    server, client = media.driver(), media.driver()
+    await server.open(lines)
+    await client.open()
+    await client.do(SetRemote, description=await server.do(SetLocal))
+    await server.do(SetRemote, description=await client.do(SetLocal))
+    for driver in (server, client):
+        await driver.state(MediaState.CONNECTED)
+        transceivers = driver.engine._peer.pc.getTransceivers()
+        assert [t.kind for t in transceivers] == ["video", "audio", "video"]
+        assert {t.receiver.transport.transport.iceGatherer._connection for t in transceivers} == {
+            driver.engine._peer._early.agent
+        }
+
+
+async def test_a_kind_that_is_not_offered_is_no_line(media: Any) -> None:
+    server, client = media.driver(), media.driver()
+    await server.open(media.send[1:])
+    await client.open()
+    await client.do(SetRemote, description=await server.do(SetLocal))
+    answer = await client.do(SetLocal)
+    assert re.findall("m=([a-z]+) ", answer.sdp) == ["audio"]
+    [transceiver] = client.engine._peer.pc.getTransceivers()
+    assert transceiver.kind == "audio"
+
+
 @pytest.mark.parametrize("opened", [False, True])
 async def test_sockets_that_nobody_needed_are_closed(media: Any, opened: bool) -> None:
     client = media.driver()

@@ -60,8 +60,11 @@ async def test_a_path_is_found_and_carries_data(ours: str, monkeypatch: pytest.M
 async def test_no_tick_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """aioice sleeps between its checks; nothing here does."""
 
-    async def sleep(_seconds: float) -> None:
-        raise AssertionError("a tick")
+    turn = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        assert seconds == 0, "a tick"
+        await turn(0)
 
     async with agents(monkeypatch) as (one, other):
         PromptChecks(one)

@@ -14,13 +14,20 @@ from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 import aioice
-from aiortc import RTCBundlePolicy, RTCConfiguration, RTCDtlsTransport, RTCPeerConnection
+from aiortc import (
+    MediaStreamTrack,
+    RTCBundlePolicy,
+    RTCConfiguration,
+    RTCDtlsTransport,
+    RTCPeerConnection,
+    RTCRtpTransceiver,
+)
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 
 from navtalk_asyncio.media.gathering import Gathering
 from navtalk_asyncio.media.ice_checks import PromptChecks
 from navtalk_asyncio.media.private_names import works
-from navtalk_proto.media import IcePolicy
+from navtalk_proto.media import IcePolicy, MediaKind
 
 __all__ = ["EarlyPeer"]
 
@@ -48,13 +55,17 @@ class EarlyPeer:
             )
         )
         self._private = cast("Any", self.pc)
-        self._transport: RTCDtlsTransport = self._private._RTCPeerConnection__createDtlsTransport()
-        self._private._RTCPeerConnection__createDtlsTransport = self._give
+        self._stock_transport = self._private._RTCPeerConnection__createDtlsTransport
+        self._stock_transceiver = self._private._RTCPeerConnection__createTransceiver
+        self._transport: RTCDtlsTransport = self._stock_transport()
+        self._private._RTCPeerConnection__createDtlsTransport = self._give_transport
         private: Any = self._transport
         # A third of a millisecond between ICE and DTLS, and ten the first time in a process.
         certificate = private._RTCDtlsTransport__local_certificate
         context = certificate._create_ssl_context(srtp_profiles=private._srtp_profiles)
         certificate._create_ssl_context = lambda *, srtp_profiles: context
+        self._transceivers = {kind.value: self._make_transceiver(kind) for kind in MediaKind}
+        self._private._RTCPeerConnection__createTransceiver = self._give_transceiver
         gatherer = self._transport.transport.iceGatherer
         self.agent: aioice.Connection = gatherer._connection
         self.gathering: Gathering = Gathering(self.agent, loopback=loopback)
@@ -93,7 +104,27 @@ class EarlyPeer:
         await self._transport.transport.stop()
         await self.gathering.join()
 
-    def _give(self) -> RTCDtlsTransport:
-        # What is not bundled any more gets a transport of aiortc's.
-        del self._private._RTCPeerConnection__createDtlsTransport
+    def _give_transport(self) -> RTCDtlsTransport:
+        """With max-bundle the first m-line is the only one that asks."""
         return self._transport
+
+    def _make_transceiver(self, kind: MediaKind) -> RTCRtpTransceiver:
+        """A transceiver that is not an m-line's yet: a video receiver takes half a millisecond."""
+        made: RTCRtpTransceiver = self._stock_transceiver(direction="recvonly", kind=kind.value)
+        self._private._RTCPeerConnection__transceivers.remove(made)
+        return made
+
+    def _give_transceiver(
+        self, direction: str, kind: str, sender_track: MediaStreamTrack | None = None
+    ) -> RTCRtpTransceiver:
+        transceiver = self._transceivers.pop(kind, None) if sender_track is None else None
+        if transceiver is None:
+            return cast(
+                "RTCRtpTransceiver",
+                self._stock_transceiver(direction=direction, kind=kind, sender_track=sender_track),
+            )
+        transceivers: list[RTCRtpTransceiver] = self._private._RTCPeerConnection__transceivers
+        transceiver.direction = direction
+        transceiver._bundled = bool(transceivers)
+        transceivers.append(transceiver)
+        return transceiver

@@ -23,6 +23,11 @@ __all__ = ["PromptChecks"]
 PACE: Final = 0.005
 """Seconds between two checks (Ta): the least that RFC 8445 section 14.2 allows."""
 
+TURNS: Final = 3
+"""Turns of the loop that others have before the first check. aiortc begins ICE when it has set a
+local description; with these, whoever waits for an answer sends it first, half a millisecond
+earlier."""
+
 _NOT_BEGUN: Final = (ice.CandidatePair.State.WAITING, ice.CandidatePair.State.FROZEN)
 
 
@@ -43,6 +48,8 @@ class PromptChecks:
     async def _connect(self) -> None:
         """As aioice has it, but for the waiting. Raises ConnectionError when no pair works."""
         connection = self._connection
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         if not connection._local_candidates_end:
             raise ConnectionError("Local candidates gathering was not performed")
         if connection.remote_username is None or connection.remote_password is None:

@@ -119,14 +119,19 @@ def _test_opening() -> None:
     if not isinstance(made.transport.iceGatherer._connection, aioice.Connection):
         raise TypeError("RTCPeerConnection.__createDtlsTransport makes something else")
     peer._RTCPeerConnection__createDtlsTransport = lambda: made
-    if peer.addTransceiver("video").receiver.transport is not made:
+    transceiver = peer._RTCPeerConnection__createTransceiver(direction="recvonly", kind="video")
+    if transceiver.receiver.transport is not made or transceiver._bundled is not False:
         raise TypeError("an m-line is not made with RTCPeerConnection.__createDtlsTransport")
+    peer._RTCPeerConnection__transceivers.remove(transceiver)
+    peer._RTCPeerConnection__createTransceiver = lambda **_: transceiver
+    if peer.addTransceiver("video") is not transceiver or peer.getTransceivers():
+        raise TypeError("an m-line is not made with RTCPeerConnection.__createTransceiver")
     certificate = made._RTCDtlsTransport__local_certificate
     context = certificate._create_ssl_context(srtp_profiles=made._srtp_profiles)
     if not isinstance(context, SSL.Context):
         raise TypeError("RTCCertificate._create_ssl_context makes something else")
     inspect.signature(peer._RTCPeerConnection__remoteRtp).bind(None)
-    receive = peer.getReceivers()[0].receive
+    receive = transceiver.receiver.receive
     for function in (made.stop, made.transport.stop, made.transport.iceGatherer.gather, receive):
         if not inspect.iscoroutinefunction(function):
             raise TypeError(f"{function.__qualname__} is not a coroutine function")
