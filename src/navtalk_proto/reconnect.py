@@ -220,7 +220,7 @@ class Reconnector:
         self._media_due = None
         left = None
         if self._policy.give_up_after is not None:
-            left = lost_at + self._policy.give_up_after - now
+            left = self._policy.give_up_after - (now - lost_at)
             if left <= 0:
                 self._give_up(reason, lost_at, now)
                 return None

@@ -414,7 +414,7 @@ class NegotiationModel(RuleBasedStateMachine):
         raise NotImplementedError
 
     def check_agreement(self) -> None:
-        """Everything is settled: where both sides hold a pair of descriptions, it is the same."""
+        """Nothing moves: where both sides hold a pair of descriptions, it is the same."""
 
     # ---- moves
 
@@ -462,6 +462,7 @@ class NegotiationModel(RuleBasedStateMachine):
             while (move := next(self.moves(), None)) is not None:
                 move()
                 self.check_all()
+            self.check_agreement()  # Before any deadline tells of what is wrong.
             if not any(end.waits for end in self.watched):
                 break
             assert self.faults or not self.prompt, "an offer or a transport waits in vain"
@@ -473,7 +474,6 @@ class NegotiationModel(RuleBasedStateMachine):
             end.check_settled()
         if all(end.lives for end in self.watched) and not self.faults:
             assert [end.failures for end in self.watched] == [0] * len(self.watched)
-        self.check_agreement()
 
     # ---- rules
 
@@ -537,8 +537,10 @@ class NegotiationModel(RuleBasedStateMachine):
     def an_offer_is_given_up_and_another_one_made(self, which: int, how: str) -> None:
         """Where the first reached the far end, the next answer may be to either."""
         end = self.pick(which)
-        if end.connection.negotiation_state is not State.HAVE_LOCAL_OFFER:
-            return
+        if end.connection.negotiation_state is State.HAVE_LOCAL_OFFER:
+            self.offer_again(end, how)
+
+    def offer_again(self, end: Watched, how: str) -> None:
         if how == "takes too long":
             self._pass(ANSWER_TIMEOUT)
         else:

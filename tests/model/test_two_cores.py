@@ -81,6 +81,25 @@ class TwoCores(NegotiationModel):
             if end.lives:
                 self.wish(end, WISHES[end.end.name][number])
 
+    @rule(which=st.integers(0, 1), how=st.sampled_from(["closes", "fails", "takes too long"]))
+    def an_offer_is_given_up_when_its_answer_has_left(self, which: int, how: str) -> None:
+        end = self.watched[which]
+        there = self.other(end)
+        if not end.rests_in_media:
+            return
+        self.wish(end, WISHES[end.end.name][0])
+        for _ in range(30):
+            if "webrtc.signaling.answer" in there.end.outbox.kinds():
+                self.offer_again(end, how)
+                return
+            moves = [*self.engine_moves(end), *self.engine_moves(there)]
+            if end.end.outbox.queue:
+                moves.append(partial(self.deliver, end))
+            if not moves:
+                return
+            moves[0]()
+            self.check_all()
+
     @rule(dice=st.integers(0, 9))
     def the_connection_is_lost(self, dice: int) -> None:
         if dice == 7:

@@ -23,6 +23,7 @@ import anyio
 import pytest
 import trio
 from attrs import define, field, frozen
+from door import plays_apart_with_a_door, plays_with_a_door  # noqa: F401 - fixtures
 from replay_everything import every_session_is_replayed, tell_replayed  # noqa: F401
 from trio.testing import MockClock
 
@@ -491,11 +492,28 @@ class Parity:
 
         return self._both(play)
 
-    def _both(self, play: Callable[[Stage], Awaitable[None]]) -> Trace:
+    def apart(
+        self,
+        far: Callable[[Stage], Awaitable[None]],
+        body: Callable[[Any, Stage], Awaitable[None]],
+        **options: Any,
+    ) -> list[Trace]:
+        """The same, not compared: where several tasks are ready at once the loops may differ."""
+
+        async def play(stage: Stage) -> None:
+            await stage.play(far, body, options)
+
+        return self._each(play)
+
+    def _each(self, play: Callable[[Stage], Awaitable[None]]) -> list[Trace]:
         loops: tuple[Loop, ...] = (OnAsyncio(), OnTrio())
         traces = [self._run(loop, play) for loop in loops]
         for trace in traces:
             trace.sort()
+        return traces
+
+    def _both(self, play: Callable[[Stage], Awaitable[None]]) -> Trace:
+        traces = self._each(play)
         for one, other in zip(*(trace.steps for trace in traces), strict=False):
             assert one == other
         assert traces[0] == traces[1]

@@ -1475,7 +1475,8 @@ def test_an_older_answer_in_doubt_while_an_offer_is_out() -> None:
     assert bench.command(CreateOffer).media == BOTH
 
 
-def test_an_exchange_of_theirs_ends_the_doubt() -> None:
+def test_an_exchange_of_theirs_leaves_the_doubt() -> None:
+    """Their offer may have left before ours reached them."""
     bench = at("have local offer")
     bench.time_out()
     bench.wish()
@@ -1484,10 +1485,9 @@ def test_an_exchange_of_theirs_ends_the_doubt() -> None:
     bench.done(OUR_OFFER)
     bench.done()
     bench.offer()
-    bench.answer()
+    assert bench.answer() == [IGNORED]
     bench.done()
-    assert bench.done(OUR_ANSWER) == ["> answer", "! Negotiated"]
-    assert bench.state is State.STABLE
+    assert bench.done(OUR_ANSWER) == ["> answer", "! Negotiated", "create offer"]
 
 
 def test_a_dead_transport_ends_the_doubt() -> None:

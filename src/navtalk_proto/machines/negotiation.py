@@ -810,7 +810,6 @@ class Negotiation:
     def _send_answer(self, _: _Remote | None) -> State:
         assert isinstance(self._result, Answer)
         self._remote = None
-        self._mistaken = self._doubtful = None
         self._exchanged = True
         if self._parked is None:
             self.out.append(self._result)
