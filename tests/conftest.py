@@ -1,4 +1,7 @@
-"""Hypothesis profiles, chosen by NAVTALK_PROFILE (dev by default, ci or nightly), and Ctrl-C."""
+"""What every test has: a profile of Hypothesis, Ctrl-C, and a replay of the sessions that it runs.
+
+NAVTALK_PROFILE chooses the profile: dev by default, ci or nightly.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,13 @@ import os
 import signal
 
 from hypothesis import settings
+from replay_everything import (
+    every_session_is_replayed,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+)
+
+__all__ = ["every_session_is_replayed", "pytest_sessionfinish", "pytest_terminal_summary"]
 
 settings.register_profile("dev", max_examples=50, deadline=None)
 settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)

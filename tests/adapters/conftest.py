@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from replay_everything import every_session_is_replayed, pytest_terminal_summary  # noqa: F401
 
 from navtalk_asyncio import ClientSession, Endpoint, connect, serve_session
 from navtalk_asyncio.media.interface import EngineCallbacks

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
-if os.environ.get("NAVTALK_PROFILE") == "nightly":
-    # Thousands of sessions that differ in the order of two messages: for a night.
-    from replay_everything import every_session_is_replayed, pytest_terminal_summary  # noqa: F401
+import pytest
+from replay_everything import left_out
+
+if os.environ.get("NAVTALK_PROFILE") != "nightly":
+
+    @pytest.fixture(autouse=True)
+    def every_session_is_replayed() -> Iterator[None]:
+        """Replays none."""
+        with left_out("they differ in the order of two messages: replayed nightly"):
+            yield

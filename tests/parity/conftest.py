@@ -24,7 +24,6 @@ import pytest
 import trio
 from attrs import define, field, frozen
 from door import plays_apart_with_a_door, plays_with_a_door  # noqa: F401 - fixtures
-from replay_everything import every_session_is_replayed, tell_replayed  # noqa: F401
 from trio.testing import MockClock
 
 import navtalk_asyncio
@@ -641,7 +640,6 @@ def matrix(request: pytest.FixtureRequest) -> Matrix:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    tell_replayed(terminalreporter)
     if Parity.played:
         terminalreporter.write_line(f"parity: {Parity.played} scenarios, equal on both loops")
     if Matrix.counts:

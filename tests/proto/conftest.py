@@ -8,7 +8,6 @@ from enum import Enum
 from typing import Any, final
 
 import pytest
-from replay_everything import every_session_is_replayed, pytest_terminal_summary  # noqa: F401
 
 from navtalk_proto.actions import CloseTransport, MediaCommand, SendText
 from navtalk_proto.config import ClientConfig
