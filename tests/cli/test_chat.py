@@ -32,8 +32,14 @@ LICENCE = "sk_navtalk_EXAMPLE_of_the_chat"
 PATIENCE = 60.0
 """Seconds until a process is given up; only a failing test gets near it."""
 
-on_both_loops = pytest.mark.parametrize("package", ["navtalk_asyncio", "navtalk_trio"])
-"""Which adapter the command uses; the test itself is on asyncio."""
+NIGHTLY = os.environ.get("NAVTALK_PROFILE") == "nightly"
+
+
+def on(*packages: str) -> pytest.MarkDecorator:
+    """Which adapter the command uses, nightly either; the test itself is on asyncio."""
+    return pytest.mark.parametrize(
+        "package", ["navtalk_asyncio", "navtalk_trio"] if NIGHTLY else packages
+    )
 
 
 @pytest.fixture
@@ -131,7 +137,7 @@ async def a_tone(environment: dict[str, str], folder: Path) -> AsyncIterator[Non
         await process.wait()
 
 
-@on_both_loops
+@on("navtalk_trio")
 async def test_a_conversation_by_voice_and_keys(
     package: str, sound_server: dict[str, str], tmp_path: Path
 ) -> None:
@@ -159,12 +165,13 @@ async def test_a_conversation_by_voice_and_keys(
         assert await chat.process.wait() == 0
 
 
+@on("navtalk_asyncio")
 async def test_with_headphones_the_voice_interrupts(
-    sound_server: dict[str, str], tmp_path: Path
+    package: str, sound_server: dict[str, str], tmp_path: Path
 ) -> None:
     async with (
         emulate(brain=Talkative(), licenses=[LICENCE]) as human,
-        chatting(sound_server, human, "--headphones", package="navtalk_asyncio") as chat,
+        chatting(sound_server, human, "--headphones", package=package) as chat,
     ):
         await chat.until("keys")
         async with a_tone(sound_server, tmp_path):
@@ -175,10 +182,13 @@ async def test_with_headphones_the_voice_interrupts(
         assert await chat.process.wait() == 0
 
 
-async def test_without_a_terminal_ctrl_c_ends_it(sound_server: dict[str, str]) -> None:
+@on("navtalk_asyncio")
+async def test_without_a_terminal_ctrl_c_ends_it(
+    package: str, sound_server: dict[str, str]
+) -> None:
     async with (
         emulate(brain=Talkative(), licenses=[LICENCE]) as human,
-        chatting(sound_server, human, package="navtalk_trio", keys=False) as chat,
+        chatting(sound_server, human, package=package, keys=False) as chat,
     ):
         assert await chat.until("keys") == "Ctrl-C ends it"
         chat.process.send_signal(signal.SIGINT)
@@ -196,7 +206,7 @@ async def shown(terminal: int, text: str, seen: bytearray) -> None:
         seen += os.read(terminal, 4096)  # EIO where the process has ended
 
 
-@on_both_loops
+@on("navtalk_asyncio", "navtalk_trio")
 async def test_meters_are_shown_and_the_terminal_is_given_back_whatever_happens(
     package: str, sound_server: dict[str, str]
 ) -> None:

@@ -369,14 +369,14 @@ async def test_no_common_codec() -> None:
         {"type": "webrtc.signaling.offer", "data": {"sdp": {"type": "offer", "sdp": sdp}}},
     ]
     async with raw(*map(json.dumps, texts)) as url:
-        found = await examined(at(url), limit=3.0)
+        found = await examined(at(url), limit=2.0)
     found.fails("offer", 6, "^offered video AV1: ", "no codec in common")
 
 
 async def test_blocked_udp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aiortc_engine, "STILL_CHECKING", 0.2)
     async with emulate(faults="loss=100%") as human:
-        found = await examined(human.endpoint(), limit=3.0)
+        found = await examined(human.endpoint(), limit=2.0)
     found.fails("ice", 4, r"no pair works; tried .*127\.0\.0\.1:\d+ -> ", "UDP is blocked")
 
 

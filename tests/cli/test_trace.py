@@ -146,7 +146,7 @@ def edited(path: Path, old: str, new: str) -> int:
 
 def test_a_trace_that_goes_the_same_way(command: Any, trace: Path, capsys: Any) -> None:
     assert command("replay", trace) == 0
-    assert "of 1 connections, all the same" in capsys.readouterr().out
+    assert "of 1 connection, all the same" in capsys.readouterr().out
     assert command("replay", trace, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     jsonschema.validate(told, SCHEMA)

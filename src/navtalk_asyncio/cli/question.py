@@ -277,6 +277,9 @@ def describe(event: Event) -> tuple[str, str] | None:
         case ProtocolViolation():
             return "violation", f"the server broke the protocol: {event.reason}"
         case Closed():
-            return "closed", f"the session ended: {event.cause.value} {event.reason}".rstrip()
+            cause = event.cause.value
+            # A refusal's close frame says no more than that it is one.
+            reason = "" if event.reason == cause else f" {event.reason}".rstrip()
+            return "closed", f"the session ended: {cause}{reason}"
         case _:
             return None

@@ -61,7 +61,8 @@ def add_replay(app: App) -> None:
         if found is not None:
             screen.result("replay", data, f"{file}: {told} were the same, then:\n{_shown(found)}")
             return ExitCode.REPLAY
-        text = f"{file}: {told} of {result.connections} connections, all the same"
+        several = "s" * (result.connections != 1)
+        text = f"{file}: {told} of {result.connections} connection{several}, all the same"
         if result.incomplete:
             text += f"\n{result.incomplete} more began before the trace, and were left out"
         if result.gap:
