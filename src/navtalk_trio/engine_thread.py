@@ -31,6 +31,7 @@ from navtalk_proto.errors import SessionClosedError
 from navtalk_proto.media import MediaKind
 from navtalk_proto.stats import AvSync as AvSync
 from navtalk_proto.stats import MediaStats
+from navtalk_trio.doorbell import EventBell, event_bells
 from navtalk_trio.flag import Flag
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ class ThreadEngine:
 
     def frames(self, kind: MediaKind) -> PushedFrames:
         """Decoded PyAV frames of a kind, pushed into a bounded buffer: see PushedFrames."""
-        return PushedFrames(self._running, kind, Flag)
+        bell = EventBell() if event_bells else None
+        return PushedFrames(self._running, kind, Flag, bell)
 
     @property
     def tap(self) -> Tap:

@@ -22,6 +22,7 @@ from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from attrs import evolve
 
+from navtalk_asyncio.media.doorbell import Doorbell, PostedBell
 from navtalk_asyncio.media.feed import Tap
 from navtalk_asyncio.media.frame_buffer import AUDIO_MICROSECONDS, VIDEO_FRAMES
 from navtalk_asyncio.media.interface import (
@@ -240,11 +241,8 @@ class ThreadedEngine:
         engine, kind = self._engine, frames.kind
         stops: list[Callable[[], object]] = []
 
-        def wake() -> None:
-            self._tell(frames.arrived)
-
         def put(frame: Any) -> None:
-            if gave_way := frames.put(frame, wake):
+            if gave_way := frames.put(frame):
                 with self._lock:
                     self._dropped[kind] += gave_way
 
@@ -253,11 +251,11 @@ class ThreadedEngine:
                 async for frame in engine.frames(kind):
                     put(frame)
             finally:
-                frames.end(wake)
+                frames.end()
 
         def start() -> None:
             if isinstance(engine, DirectSource):
-                stops.append(engine.add_direct_sink(kind, put, lambda: frames.end(wake)))
+                stops.append(engine.add_direct_sink(kind, put, frames.end))
                 return
             task = self._thread.loop.create_task(pump())
             self._pumps.add(task)
@@ -267,7 +265,7 @@ class ThreadedEngine:
         def stop() -> None:
             for one in stops:
                 one()
-            frames.end(wake)
+            frames.end()
 
         self._thread.loop.call_soon_threadsafe(start)
         return lambda: self._on_media_loop(stop)
@@ -369,7 +367,7 @@ class _HandOver:
     Not the iterator that the reader holds: a pump keeps this alive, and must not keep that.
     """
 
-    def __init__(self, kind: MediaKind, flag: Callable[[], Flag]) -> None:
+    def __init__(self, kind: MediaKind, bell: Doorbell) -> None:
         self.kind: MediaKind = kind
         self.dropped: int = 0
         self._limit, self._cost = _POLICY[kind]
@@ -377,20 +375,19 @@ class _HandOver:
         self._held: deque[tuple[Any, int]] = deque()
         self._total = 0
         self._ended = False
-        self._waking = False
-        """A wake-up is posted and has not run."""
-        self._changed = flag()
-        """Touched on the user's loop only."""
+        self._bell = bell
+        self._rung = False
+        """It is rung, and who waits has not heard it."""
 
     @property
     def ended(self) -> bool:
         """Whether no further frame will come."""
         return self._ended
 
-    # ---- on the media loop, or on a decoder's thread
+    # ---- on any thread
 
-    def put(self, frame: Any, wake: Callable[[], None]) -> int:
-        """Add the newest frame; returns how many gave way. `wake` posts :meth:`arrived`."""
+    def put(self, frame: Any) -> int:
+        """Add the newest frame; returns how many gave way."""
         cost = self._cost(frame)
         gave_way = 0
         with self._lock:
@@ -402,26 +399,20 @@ class _HandOver:
                 self._total -= self._held.popleft()[1]
                 gave_way += 1
             self.dropped += gave_way
-            waking, self._waking = self._waking, True
-        if not waking:
-            wake()
+            rung, self._rung = self._rung, True
+        if not rung:  # Not under the lock, which who hears it takes next.
+            self._bell.ring()
         return gave_way
 
-    def end(self, wake: Callable[[], None]) -> None:
+    def end(self) -> None:
         """No more frames will come: the reader gets what is held, then the iteration ends."""
         with self._lock:
             self._ended = True
-            waking, self._waking = self._waking, True
-        if not waking:
-            wake()
+            rung, self._rung = self._rung, True
+        if not rung:
+            self._bell.ring()
 
     # ---- on the user's loop
-
-    def arrived(self) -> None:
-        """Wake the reader: the callable that is posted."""
-        with self._lock:
-            self._waking = False
-        self._changed.set()
 
     async def take(self) -> Any:
         """The oldest frame held; waits for one. Raises StopAsyncIteration after the last."""
@@ -432,10 +423,12 @@ class _HandOver:
                     self._total -= cost
                     return frame
                 if self._ended:
+                    self._bell.close()
                     raise StopAsyncIteration
-            # Nothing is missed in between: arrived() runs on this loop.
-            self._changed.clear()
-            await self._changed.wait()
+            await self._bell.wait()
+            with self._lock:
+                # What comes from now on rings again; what came before is held.
+                self._rung = False
 
     def discard(self) -> None:
         """Throw away what is held, and take nothing more."""
@@ -443,7 +436,7 @@ class _HandOver:
             self._ended = True
             self._held.clear()
             self._total = 0
-        self._changed.set()
+        self._bell.close()
 
 
 class PushedFrames:
@@ -454,9 +447,16 @@ class PushedFrames:
     is cancel-safe: a cancelled read takes no frame.
     """
 
-    def __init__(self, threaded: ThreadedEngine, kind: MediaKind, flag: Callable[[], Flag]) -> None:
+    def __init__(
+        self,
+        threaded: ThreadedEngine,
+        kind: MediaKind,
+        flag: Callable[[], Flag],
+        bell: Doorbell | None = None,
+    ) -> None:
+        """`bell` wakes the reader; without one, a `flag` of its loop that is set by a post."""
         self._threaded = threaded
-        self._frames = _HandOver(kind, flag)
+        self._frames = _HandOver(kind, bell or PostedBell(threaded._tell, flag()))
         self._stop: Callable[[], None] | None = None
 
     @property
