@@ -400,15 +400,56 @@ def test_a_clip_that_runs_out_before_it_is_made_is_gone_on_with_live() -> None:
     staged(test)
 
 
-def test_a_mouth_that_fell_behind_its_voice_is_drawn_until_the_clip_can_be_joined() -> None:
+def test_after_a_stall_what_is_prepared_catches_up_and_skips_nothing() -> None:
     async def test(stage: Stage) -> None:
-        stage.say(voice(4.0))
+        pictures = stage.say(voice(4.0))
         assert await stage.show(10) == "p" * 10
-        # The pictures stall for 160 ms, the voice does not.
-        for _ in range(8):
-            await stage.voice.recv()
-        assert await stage.show(12) == "d" * 11 + "p"
-        assert stage.face._at[1] == 25
+        await asyncio.sleep(0.8)
+        begin = asyncio.get_running_loop().time()
+        sent = [bytes(await stage.face.recv()) for _ in range(20)]  # type: ignore[arg-type]
+        sounds = [bytes(await stage.voice.recv()) for _ in range(40)]  # type: ignore[arg-type]
+        # At once: nothing of it is waited for.
+        assert asyncio.get_running_loop().time() - begin < 0.04
+        assert sent == pictures.frames[10:30]
+        assert sounds == stage.speeches.speech(voice(4.0)).packets[20:60]
+        assert await stage.show(30) == "p" * 30
+        assert stage.face._at[1] == 59
+        assert stage.face.pace.skipped == stage.voice.pace.skipped == 0
+
+    staged(test)
+
+
+def test_after_a_long_stall_it_is_drawn_until_the_clip_can_be_joined() -> None:
+    async def test(stage: Stage) -> None:
+        stage.say(voice(8.0))
+        assert await stage.show(10) == "p" * 10
+        await asyncio.sleep(1.3)
+        seen = await stage.show(30)
+        drawn = seen.count("d")
+        assert 0 < drawn < 25
+        assert seen == "d" * drawn + "p" * (30 - drawn)
+        # The voice was delayed by the stall, and the mouth with it.
+        saying = stage.mouthpiece.saying
+        assert saying is not None
+        assert stage.face._at[1] == saying.period // 2
+
+    staged(test)
+
+
+def test_a_mouth_out_of_step_with_its_voice_is_drawn_until_the_clip_can_be_joined() -> None:
+    async def test(stage: Stage) -> None:
+        stage.say(voice(8.0))
+        assert await stage.show(10) == "p" * 10
+        saying = stage.mouthpiece.saying
+        assert saying is not None
+        # The voice was held up by 0.2 s.
+        stage.voice.pace._next += 10
+        seen = await stage.show(30)
+        assert seen[-1] == "p"
+        drawn = seen.count("d")
+        assert "d" * drawn in seen
+        assert drawn
+        assert abs(stage.face.pace.due - saying.began - stage.face._at[1] / 25) <= 0.06  # type: ignore[operator]
 
     staged(test)
 

@@ -56,6 +56,9 @@ class Saying:
     speech: SpeechClip
     period: int = 0
     """The period of 20 ms that was taken last."""
+    began: float | None = None
+    """When the first period was due on the voice track's clock, as of the newest one: later, if the
+    voice was held up. None where nobody says so."""
     begun: bool = False
     made: bool = False
     """Whether as much of its pictures is made as it waits for."""
@@ -218,6 +221,12 @@ class Mouthpiece:
         # What is live after this begins anew.
         self._upsampler = Upsampler()
         return speech.packet(period)
+
+    @property
+    def prepared(self) -> bool:
+        """Whether the next 20 ms are of a prepared speech that has begun."""
+        saying, period = self._next_prepared()
+        return saying is not None and period > 0
 
     def _next_prepared(self) -> tuple[Saying | None, int]:
         """The prepared speech that the next 20 ms are of, and which of it they are."""

@@ -28,7 +28,6 @@ from navtalk_asyncio.emulator.face import Face, mouth_level
 from navtalk_asyncio.emulator.idle_clip import LOOP_FRAMES, IdleClip, IdleClips, encoded_silence
 from navtalk_asyncio.emulator.mouthpiece import Mouthpiece, Saying
 from navtalk_asyncio.emulator.speech_clip import (
-    PERIODS_PER_PICTURE,
     SpeechClips,
     SpeechPictures,
     nearest_start,
@@ -41,10 +40,13 @@ __all__ = ["FaceTrack", "Pace", "VoiceTrack"]
 _VIDEO_CLOCK: Final = 90_000
 _QUIET_FRAMES: Final = 10
 """Silent frames that are encoded after a sound: the decoder fades out on them."""
-_EARLY_PERIODS: Final = 1
-"""Periods of 20 ms by which a prepared mouth may be ahead of its voice: wakes jitter."""
-_LATE_PERIODS: Final = 3
-"""Periods by which it may be behind. Beyond that it is drawn, until the clip can be joined anew."""
+_EARLY: Final = 0.02
+"""Seconds by which a prepared mouth may be ahead of its voice, as both are to be played."""
+_LATE: Final = 0.06
+"""Seconds by which it may be behind; the face's own period makes up to 0.04 of them. Beyond that
+it is drawn, until the clip can be joined anew."""
+_CATCH_UP: Final = 1.0
+"""Seconds of what is prepared that are sent at once after a stall."""
 
 _SOON: Final = 5
 """Pictures after which a speech that waits for its clip is thought to begin."""
@@ -58,7 +60,8 @@ class Pace:
     """Counts periods of `period` seconds from the first call, and waits for each.
 
     A caller that is late by up to `patience` periods gets the missed ones at once, so that an
-    uneven loop keeps the rate; beyond that they are skipped.
+    uneven loop keeps the rate; beyond that they are skipped. What is prepared costs nothing to
+    catch up with, and is worth nothing without what is before it: it has more patience.
     """
 
     period: float
@@ -70,13 +73,18 @@ class Pace:
     _start: float | None = field(default=None, init=False)
     _next: int = field(default=0, init=False)
 
-    async def wait(self) -> int:
+    @property
+    def due(self) -> float:
+        """When the period that was given last was due."""
+        return (self._start or 0.0) + (self._next - 1) * self.period
+
+    async def wait(self, *, patience: int | None = None) -> int:
         """The number of the period that begins now: 0 first, then always more."""
         now = self.clock()
         if self._start is None:
             self._start = now
         behind = math.floor((now - self._start) / self.period) - self._next
-        if behind > self.patience:
+        if behind > (self.patience if patience is None else patience):
             self._next += behind
             self.skipped += behind
         number = self._next
@@ -147,7 +155,8 @@ class FaceTrack(MediaStreamTrack):
         """The next picture, when it is due. Raises MediaStreamError after `stop`."""
         if self.readyState != "live":
             raise MediaStreamError
-        number = await self.pace.wait()
+        patience = None if self._clip is None else round(_CATCH_UP * FRAMES_PER_SECOND)
+        number = await self.pace.wait(patience=patience)
         if self.readyState != "live":
             raise MediaStreamError
         if number == 0 and self._speeches is not None:
@@ -212,7 +221,7 @@ class FaceTrack(MediaStreamTrack):
         self._met = (saying, codec)
         self._speech = None
         if saying is not None:
-            begun = saying.period // PERIODS_PER_PICTURE
+            begun = self._due_picture(saying)
             self._speech = self._pictures(saying, codec, self._place(number - begun))
             if self._speech is not None:
                 self._shift = self._speech.start + begun - number
@@ -226,19 +235,28 @@ class FaceTrack(MediaStreamTrack):
             self._newest = (asked, pictures)
         return self._newest[1]
 
+    def _into(self, saying: Saying) -> float:
+        """Seconds from the beginning of a speech to when this picture is due."""
+        if saying.began is None:
+            return saying.period * VOICE_SAMPLES / VOICE_RATE
+        return self.pace.due - saying.began
+
+    def _due_picture(self, saying: Saying) -> int:
+        return max(math.floor(self._into(saying) * FRAMES_PER_SECOND + 0.01), 0)
+
     def _of_speech(self, number: int, follows: bool) -> _PreparedPicture | None:
         saying, speech = self._met[0], self._speech
         if saying is None or speech is None:
             return None
         at = self._at[1] + 1
         if self._clip is speech and number == self._at[0] + 1 and at < len(speech.frames):
-            late = saying.period - at * PERIODS_PER_PICTURE
+            late = self._into(saying) - at / FRAMES_PER_SECOND
             may_follow = follows or at % KEYFRAME_FRAMES == 0
-            if may_follow and -_EARLY_PERIODS <= late <= _LATE_PERIODS:
+            if may_follow and -_EARLY <= late <= _LATE:
                 return speech, at
-        at = saying.period // PERIODS_PER_PICTURE
+        at = self._due_picture(saying)
         newest = at - at % KEYFRAME_FRAMES
-        if saying.period - newest * PERIODS_PER_PICTURE <= _LATE_PERIODS:
+        if self._into(saying) - newest / FRAMES_PER_SECOND <= _LATE:
             at = newest
         if self._mouthpiece.at_rest or at >= speech.length or not speech.can_begin(at):
             return None
@@ -290,7 +308,9 @@ class VoiceTrack(MediaStreamTrack):
         """
         if self.readyState != "live":
             raise MediaStreamError
-        number = await self.pace.wait()
+        prepared = not self.silent and self._mouthpiece.prepared
+        patience = round(_CATCH_UP * VOICE_RATE / VOICE_SAMPLES) if prepared else None
+        number = await self.pace.wait(patience=patience)
         if self.readyState != "live":
             raise MediaStreamError
         sound: av.AudioFrame | av.Packet[Any]
@@ -305,6 +325,9 @@ class VoiceTrack(MediaStreamTrack):
                 packet = encoded_silence()
         else:
             self._quiet = 0 if self._mouthpiece.audible else self._quiet + 1
+        saying = self._mouthpiece.saying
+        if saying is not None:
+            saying.began = self.pace.due - saying.period * VOICE_SAMPLES / VOICE_RATE
         if packet is not None:
             sound = av.Packet(packet)
         else:
