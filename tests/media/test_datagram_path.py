@@ -57,6 +57,7 @@ def test_extensions_are_there_when_they_are_asked_for() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.replaces("datagrams")
 async def test_media_takes_it_and_a_stray_datagram_harms_nothing(
     media: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def binding_response(request: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("scheme", ["stun", "turn"])
+@pytest.mark.replaces("gathering")
 async def test_a_silent_server_does_not_delay_the_description(media: Any, scheme: str) -> None:
     async with media.silent_server() as silent:
         server = media.server()
@@ -60,6 +61,7 @@ async def test_a_silent_server_does_not_delay_the_description(media: Any, scheme
         await server.do(ClosePeer)
 
 
+@pytest.mark.replaces("gathering")
 async def test_late_candidates_are_told_and_then_their_end(
     media: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +112,7 @@ async def test_what_cannot_be_asked_is_told_and_left_out(media: Any) -> None:
     await server.do(SetLocal)
 
 
+@pytest.mark.replaces("gathering")
 async def test_one_stun_server_that_answers_is_enough(media: Any) -> None:
     """The description would wait 20 s for the dead one, which aiortc would have asked alone."""
     async with media.silent_server() as dead, StunServer() as alive:
@@ -124,6 +127,7 @@ async def test_one_stun_server_that_answers_is_enough(media: Any) -> None:
         await server.do(ClosePeer)
 
 
+@pytest.mark.replaces("gathering")
 async def test_what_two_stun_servers_say_alike_is_one_candidate(media: Any) -> None:
     async with StunServer() as one, StunServer() as other:
         server = media.server(gather_timeout=20.0)
@@ -140,6 +144,7 @@ async def test_what_two_stun_servers_say_alike_is_one_candidate(media: Any) -> N
         assert len(found) == len(set(found))
 
 
+@pytest.mark.replaces("gathering")
 async def test_a_stun_server_that_never_answers_is_told(
     media: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +168,7 @@ async def test_without_a_path_the_failure_is_told_before_the_command_fails(media
 
 
 @pytest.mark.parametrize("loopback", [True, False])
+@pytest.mark.replaces("gathering")
 async def test_the_default_rule_lets_loopback_through_where_the_engine_is_made_for_it(
     media: Any, loopback: bool
 ) -> None:
@@ -218,6 +224,7 @@ async def test_a_rule_that_raises_refuses_and_is_reported(media: Any) -> None:
     assert isinstance(context["exception"], LookupError)
 
 
+@pytest.mark.replaces("gathering")
 async def test_relays_are_asked_in_the_order_of_their_ways(
     media: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +249,7 @@ async def test_relays_are_asked_in_the_order_of_their_ways(
         await client.do(ClosePeer)
 
 
+@pytest.mark.replaces("gathering")
 async def test_a_cancelled_description_still_ends_gathering(media: Any) -> None:
     """A gatherer that is cancelled never gathers again: test_aiortc_facts.py shows it."""
     server = media.server()
@@ -262,6 +270,7 @@ async def test_a_cancelled_description_still_ends_gathering(media: Any) -> None:
     assert "a=candidate:" in peer.localDescription.sdp
 
 
+@pytest.mark.replaces("gathering")
 async def test_an_answer_waits_for_no_server(media: Any) -> None:
     """It leaves with the host candidates; what a server says comes after it."""
     async with media.silent_server() as silent:
@@ -281,6 +290,7 @@ async def test_an_answer_waits_for_no_server(media: Any) -> None:
         await client.do(ClosePeer)
 
 
+@pytest.mark.replaces("opening")
 async def test_what_servers_say_before_the_offer_comes_is_in_the_answer(media: Any) -> None:
     """They are asked as soon as there is a peer connection."""
     async with StunServer() as alive:
@@ -298,6 +308,7 @@ async def test_what_servers_say_before_the_offer_comes_is_in_the_answer(media: A
         assert not [event for event in client.events if isinstance(event, LocalCandidate)]
 
 
+@pytest.mark.replaces("opening")
 async def test_sockets_are_there_before_a_peer_connection_is_asked_for(media: Any) -> None:
     client = media.driver()
     early = client.engine._early
@@ -314,6 +325,7 @@ async def test_sockets_are_there_before_a_peer_connection_is_asked_for(media: An
     }
 
 
+@pytest.mark.replaces("opening")
 async def test_more_lines_than_were_prepared_share_the_transport(media: Any) -> None:
     """One transceiver of each kind is made in advance; what an offer does not use is no m-line."""
     lines = (*media.send, *media.send[:1])
@@ -343,6 +355,7 @@ async def test_a_kind_that_is_not_offered_is_no_line(media: Any) -> None:
 
 
 @pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.replaces("opening")
 async def test_sockets_that_nobody_needed_are_closed(media: Any, opened: bool) -> None:
     client = media.driver()
     early = client.engine._early
@@ -356,6 +369,7 @@ async def test_sockets_that_nobody_needed_are_closed(media: Any, opened: bool) -
     assert early.agent._protocols == []
 
 
+@pytest.mark.replaces("opening")
 async def test_sockets_that_are_still_being_bound_are_closed(media: Any) -> None:
     """The engine is given up before its loop has run once."""
     client = media.driver()

@@ -109,6 +109,7 @@ async def call(media: Any, *, described: bool) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.replaces("receiving")
 async def test_parameter_sets_of_the_description_are_put_into_the_stream(
     media: Any, tmp_path: Path, suffix: str
 ) -> None:
@@ -128,6 +129,7 @@ async def test_parameter_sets_of_the_description_are_put_into_the_stream(
     assert {(one.width, one.height) for one in decoded} == {(176, 144)}
 
 
+@pytest.mark.replaces("receiving")
 async def test_without_any_a_recording_says_so(media: Any, tmp_path: Path) -> None:
     _, client = await call(media, described=False)
 

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +12,9 @@ from navtalk_asyncio.media import private_names
 from navtalk_asyncio.media.private_names import GROUPS, SWITCH, works
 
 pytestmark = pytest.mark.anyio
+
+PATIENCE = 60.0
+"""Seconds until a run is given up; only a failing test gets near it."""
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +62,26 @@ async def test_an_unknown_group_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv(SWITCH, "jitters")
     with pytest.raises(ValueError, match="NAVTALK_STOCK names jitters; there are checks, "):
         works("jitter")
+
+
+def test_tests_name_groups_that_exist(request: pytest.FixtureRequest) -> None:
+    """Of all the tests that this run collected, also those of other folders."""
+    for item in request.session.items:
+        for mark in item.iter_markers("replaces"):
+            assert mark.args, item.nodeid
+            assert set(mark.args) <= GROUPS, item.nodeid
+
+
+def test_what_is_switched_off_has_its_tests_skipped_by_name() -> None:
+    file = Path(__file__).with_name("test_datagram_path.py")
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", str(file)],
+        env={**os.environ, SWITCH: "consent,datagrams"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert run.returncode in (0, pytest.ExitCode.NO_TESTS_COLLECTED), run.stdout + run.stderr
+    assert "shows what datagrams does, and NAVTALK_STOCK leaves it" in run.stdout

@@ -52,6 +52,7 @@ def frames_in(path: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.replaces("receiving")
 def test_pictures_go_on_and_recordings_are_whole(engine: str, tmp_path: Path) -> None:
     adapter, options = ENGINES[engine]
     before, after = tmp_path / "before.mkv", tmp_path / "after.mkv"
@@ -115,6 +116,7 @@ H264 = MediaLine(kind=MediaKind.VIDEO, codecs=("H264",))
     "media", [(HOLD, AUDIO), (H264, AUDIO), (VIDEO, AUDIO, VIDEO)], ids=["hold", "codec", "more"]
 )
 @pytest.mark.parametrize("engine", ["asyncio", "trio"])
+@pytest.mark.replaces("receiving")
 def test_media_that_was_negotiated_is_so_again(
     engine: str, media: tuple[MediaLine, ...], tmp_path: Path
 ) -> None:
@@ -225,6 +227,7 @@ def test_cancelled_while_it_is_lost(engine: str, where: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.replaces("receiving")
 def test_packets_and_frames_in_step_go_on(engine: str) -> None:
     """Each new connection's video begins with a keyframe; times go on, counters too."""
     adapter, options = ENGINES[engine]

@@ -113,6 +113,7 @@ def position(sent: list[Any], recorded: list[Any]) -> int:
     ("codec", "suffix"),
     [("vp8", ".mkv"), ("vp8", ".webm"), ("h264", ".mkv"), ("h264", ".mp4")],
 )
+@pytest.mark.replaces("receiving")
 async def test_a_call_is_copied_bit_for_bit(
     media: Any, tmp_path: Path, codec: str, suffix: str
 ) -> None:

@@ -42,6 +42,7 @@ async def test_a_call_by_trickled_candidates_only(media: Any) -> None:
     await client.state(MediaState.CONNECTED)
 
 
+@pytest.mark.replaces("checks")
 async def test_odd_candidates(media: Any) -> None:
     server, client = media.server(), media.driver()
     await server.open(media.send)
@@ -168,6 +169,7 @@ async def test_the_number_of_candidates_is_bounded(
     assert client.engine.ignored_candidates == {"surplus": 2}
 
 
+@pytest.mark.replaces("checks")
 async def test_end_marks_of_bundled_lines_and_candidates_after_the_end(media: Any) -> None:
     """Firefox marks the end of every m-line; only the bundle's transport has one."""
     server, client = media.server(), media.driver()

@@ -126,6 +126,7 @@ def call(scenario: object, *, failures: int = 0) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.replaces("receiving")
 def test_the_client_adds_a_line_and_media_flows_on() -> None:
     async def scenario(call: Call) -> None:
         before = await flowing(call.client)
@@ -138,6 +139,7 @@ def test_the_client_adds_a_line_and_media_flows_on() -> None:
     call(scenario)
 
 
+@pytest.mark.replaces("receiving")
 def test_the_server_offers_again_and_media_flows_on() -> None:
     async def scenario(call: Call) -> None:
         before = await flowing(call.client)
@@ -149,6 +151,7 @@ def test_the_server_offers_again_and_media_flows_on() -> None:
     call(scenario)
 
 
+@pytest.mark.replaces("receiving")
 def test_the_client_drops_the_video_and_takes_it_back() -> None:
     async def scenario(call: Call) -> None:
         await flowing(call.client)
@@ -163,6 +166,7 @@ def test_the_client_drops_the_video_and_takes_it_back() -> None:
     call(scenario)
 
 
+@pytest.mark.replaces("sending")
 def test_the_client_prefers_another_codec_and_gets_it() -> None:
     async def scenario(call: Call) -> None:
         codecs: list[str] = []
@@ -194,6 +198,7 @@ def test_the_client_prefers_another_codec_and_gets_it() -> None:
     call(scenario)
 
 
+@pytest.mark.replaces("receiving")
 def test_a_codec_that_nobody_has_is_refused_and_media_flows_on() -> None:
     async def scenario(call: Call) -> None:
         before = await flowing(call.client)
@@ -208,6 +213,7 @@ def test_a_codec_that_nobody_has_is_refused_and_media_flows_on() -> None:
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
+@pytest.mark.replaces("receiving")
 def test_a_fresh_offer_recovers_a_failed_transport(who: str) -> None:
     async def scenario(call: Call) -> None:
         before = await flowing(call.client)
@@ -231,6 +237,7 @@ def test_a_fresh_offer_recovers_a_failed_transport(who: str) -> None:
     call(scenario, failures=1)
 
 
+@pytest.mark.replaces("receiving")
 def test_glare_ends_with_both_wishes_met_and_media_running() -> None:
     async def scenario(call: Call) -> None:
         before = await flowing(call.client)

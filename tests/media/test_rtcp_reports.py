@@ -19,10 +19,12 @@ pytestmark = pytest.mark.anyio
 VIDEO, AUDIO = MediaKind.VIDEO, MediaKind.AUDIO
 
 
+@pytest.mark.replaces("reports")
 async def test_the_private_names_are_as_expected() -> None:
     assert works("reports")
 
 
+@pytest.mark.replaces("reports")
 async def test_the_reports_of_both_tracks_are_on_one_clock(media: Any) -> None:
     """Both clips begin at timestamp 0 when they are first read. Whatever the load of the machine,
     the least late frame says when: a clip never gives one early."""
@@ -82,6 +84,7 @@ class Frame:
         self.timestamp = timestamp
 
 
+@pytest.mark.replaces("reports")
 async def test_a_report_says_when_a_frame_was_handed_over_and_not_when_it_left() -> None:
     from aiortc import MediaStreamTrack
     from aiortc.rtp import RtcpSdesPacket, RtcpSenderInfo, RtcpSrPacket

@@ -40,6 +40,7 @@ def connected(request: pytest.FixtureRequest) -> Any:
     return run
 
 
+@pytest.mark.replaces("receiving")
 def test_packets_can_be_decoded_and_are_counted(connected: Any) -> None:
     async def main(session: Any) -> None:
         decoder: Any = None
@@ -64,6 +65,7 @@ def test_packets_can_be_decoded_and_are_counted(connected: Any) -> None:
     connected(main)
 
 
+@pytest.mark.replaces("receiving")
 def test_two_readers_of_packets_and_an_end(connected: Any) -> None:
     """Closing the session ends the iteration; what waits is still read."""
 
@@ -81,6 +83,7 @@ def test_two_readers_of_packets_and_an_end(connected: Any) -> None:
     connected(main)
 
 
+@pytest.mark.replaces("receiving")
 def test_sound_and_picture_come_in_step(connected: Any) -> None:
     """By sender reports, once those came: the emulator's are right, so on loopback the picture is
     late by its encoding, and by no more than that."""
@@ -101,6 +104,7 @@ def test_sound_and_picture_come_in_step(connected: Any) -> None:
     connected(main)
 
 
+@pytest.mark.replaces("receiving")
 def test_a_recording_in_mp4_is_asked_for_and_has_the_users_voice(
     connected: Any, tmp_path: Path
 ) -> None:
@@ -124,6 +128,7 @@ def test_a_recording_in_mp4_is_asked_for_and_has_the_users_voice(
         assert len(list(file.decode(video=0))) > 20
 
 
+@pytest.mark.replaces("receiving")
 def test_vp8_into_mp4_is_refused_with_a_hint(connected: Any, tmp_path: Path) -> None:
     from navtalk_asyncio.media.recorder import CodecMisfitError
 

@@ -113,6 +113,7 @@ def of(kind: MediaKind) -> Callable[[Any], bool]:
     return lambda event: event.kind is kind
 
 
+@pytest.mark.replaces("receiving")
 def test_a_stall_is_told_and_its_end_and_pictures_come_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -153,6 +154,7 @@ def test_a_stall_is_told_and_its_end_and_pictures_come_again(
 
 
 @pytest.mark.anyio
+@pytest.mark.replaces("jitter")
 async def test_what_was_lost_in_a_blackout_is_not_waited_for(media: Any) -> None:
     """aiortc's buffer would wait for 512 packets after it, five seconds of this picture."""
     server, client = await media.call()
@@ -200,6 +202,7 @@ def test_what_stays_away_ends_the_session_where_that_is_asked_for() -> None:
     call(scenario, stall_timeout=1.0, stall_give_up=2.0, end_on_media_loss=True)
 
 
+@pytest.mark.replaces("receiving")
 def test_a_picture_on_hold_is_no_stall_and_has_to_start_when_it_is_taken_back() -> None:
     async def scenario(call: Call) -> None:
         await call.session.negotiate(NO_VIDEO, AUDIO)
@@ -214,6 +217,7 @@ def test_a_picture_on_hold_is_no_stall_and_has_to_start_when_it_is_taken_back() 
     call(scenario, stall_timeout=0.5, stall_give_up=1.0, media_start_timeout=0.5)
 
 
+@pytest.mark.replaces("consent")
 def test_the_age_of_consent_tells_a_sender_that_is_silent_from_a_dead_path(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -272,6 +276,7 @@ def test_a_frozen_picture_is_told_and_a_moving_one_too(monkeypatch: pytest.Monke
     assert not told.events(MediaStalled)
 
 
+@pytest.mark.replaces("receiving")
 def test_an_idle_face_is_never_frozen() -> None:
     """The shortest time that is allowed, through the coder and the decoder, for a whole sway."""
 

@@ -68,6 +68,7 @@ async def look(session: Any, enough: Any) -> SessionStats:
     [("asyncio", {}), ("asyncio", {"engine": "thread"}), ("trio", {})],
     ids=["asyncio", "asyncio, engine in a thread", "trio"],
 )
+@pytest.mark.replaces("receiving")
 def test_a_session_is_measured_from_its_first_packet_to_after_its_end(
     backend: str, options: dict[str, Any]
 ) -> None:
@@ -143,6 +144,7 @@ class StillFace(Face):
 
 
 @pytest.mark.parametrize("canned", [False, True], ids=["live", "prepared"])
+@pytest.mark.replaces("receiving")
 def test_the_latency_of_a_turn_is_what_the_emulator_did(
     canned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

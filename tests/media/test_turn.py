@@ -48,7 +48,7 @@ from navtalk_proto.wire.messages import (
     SessionUpdated,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.replaces("gathering")]
 
 NIGHTLY = os.environ.get("NAVTALK_PROFILE") == "nightly"
 WAYS = ("udp", "tcp", "tls") if NIGHTLY else ("udp", "tls")

@@ -42,6 +42,7 @@ def kind_of(path: Path) -> tuple[str, list[tuple[str, str, Any]]]:
         return file.format.name, sorted(streams)
 
 
+@pytest.mark.replaces("receiving")
 def test_the_demo_writes_the_same_kind_of_file_on_both(tmp_path: Path) -> None:
     kinds, pictures = [], []
     for package in ("navtalk_asyncio", "navtalk_trio"):
@@ -88,6 +89,7 @@ def test_help_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "step", ["starting", "connecting", "connected", "asking", "heard", "voice"]
 )
+@pytest.mark.replaces("receiving")
 def test_ctrl_c_ends_the_process(step: str, tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "navtalk_trio", "demo"],

@@ -103,6 +103,7 @@ def test_sessions_beside_each_other_share_the_thread() -> None:
     run(main)
 
 
+@pytest.mark.replaces("receiving")
 def test_a_trio_program_that_blocks_its_loop_goes_on_receiving() -> None:
     async def main() -> None:
         async with emulate() as human, navtalk_trio.connect(human.endpoint()) as session:
@@ -117,6 +118,7 @@ def test_a_trio_program_that_blocks_its_loop_goes_on_receiving() -> None:
 
 
 @pytest.mark.parametrize("target", ["connect", "recording"])
+@pytest.mark.replaces("receiving")
 def test_a_recording(target: str, tmp_path: Any) -> None:
     async def main() -> None:
         path = tmp_path / "call.mkv"
@@ -137,6 +139,7 @@ def test_a_recording(target: str, tmp_path: Any) -> None:
     run(main)
 
 
+@pytest.mark.replaces("receiving")
 def test_asyncio_with_the_engine_in_a_thread() -> None:
     async def main(endpoint: Any) -> None:
         async with (
