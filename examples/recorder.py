@@ -1,7 +1,7 @@
 """Record a conversation with a digital human into mp4, mkv or webm, with one's own voice in it.
 
 Usage: python examples/recorder.py WS_URL AVATAR FILE asyncio|trio  (licence in NAVTALK_LICENSE)
-Shortcomings: asks one question and records its answer; a reconnection would end the recording.
+Shortcomings: asks one question and records its answer; does not reconnect.
 """
 
 import importlib
