@@ -283,11 +283,12 @@ class Stage:
                 assert turn.text == f"Parrot: {text}"
                 return
 
-    def tell(self, fault: str, *, sees: str, after: float, kept: str) -> None:
+    def tell(self, fault: str, *, sees: str, after: float | None, kept: str) -> None:
         """A row of the table; of several with the same name the slowest counts."""
         row = rows[fault]
         row.sees, row.kept = sees, kept
-        row.after[self.loop] = max(after, row.after.get(self.loop, 0.0))
+        if after is not None:
+            row.after[self.loop] = max(after, row.after.get(self.loop, 0.0))
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -323,7 +324,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.write_line("| fault | the application sees | after, asyncio / trio | kept |")
     terminalreporter.write_line("|---|---|---|---|")
     for fault, row in rows.items():
-        after = " / ".join(
+        times = (
             f"{row.after[loop]:.2f} s" if loop in row.after else "-" for loop in ("asyncio", "trio")
         )
+        after = " / ".join(times) if row.after else "-"
         terminalreporter.write_line(f"| {fault} | {row.sees} | {after} | {row.kept} |")

@@ -692,7 +692,6 @@ def test_the_voice_falls_silent_by_name(stage: Any) -> None:
     async def scenario(stage: Any) -> None:
         async with stage.connect() as session:
             await session.send_text("one")
-            start = time.monotonic()
             await stage.seen.until("ResponseGenerated")
             heard = 0
             async for frame in session.audio:
@@ -701,12 +700,11 @@ def test_the_voice_falls_silent_by_name(stage: Any) -> None:
                 heard += 1
                 if heard == 50:
                     break
-            took = time.monotonic() - start
             assert session.end is None
         stage.tell(
             "silence@0s",
             sees="nothing: silence is what a human who listens sends",
-            after=took,
+            after=None,
             kept="everything; the text is told",
         )
 
