@@ -48,6 +48,9 @@ _EVERY: Final = 0.1
 _METER: Final = 16
 """Characters of a level meter."""
 
+_WIDE: Final = 100
+"""Columns of a terminal that shows the keys beside the meters."""
+
 _TOO_LOUD: Final = 0.95
 """Of a meter: -3 dBFS, beyond which a voice is clipped."""
 
@@ -148,11 +151,13 @@ class _Conversation:
     async def _show(self, console: Console) -> None:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while True:
-                live.update(self._drawn(), refresh=True)
+                live.update(self._drawn(console.width), refresh=True)
                 await anyio.sleep(_EVERY)
 
-    def _drawn(self) -> Table:
+    def _drawn(self, width: int) -> Table:
         line = Table.grid(padding=(0, 1))
+        # What the keys do was printed, too: a narrow terminal has room for the meters.
+        keys = self._help() if width >= _WIDE else ""
         line.add_column(width=STEP_INDENT - 1)
         line.add_column(width=STEP_NAME)
         name = Text("muted", style="yellow") if self._muted else Text("you", style="cyan")
@@ -162,7 +167,7 @@ class _Conversation:
             _bar(self._near.read()),
             Text("human", style="cyan"),
             _bar(self._far.read()),
-            Text(self._help(), style="dim"),
+            Text(keys, style="dim"),
         )
         return line
 

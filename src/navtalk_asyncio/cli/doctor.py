@@ -350,11 +350,13 @@ def _of_offset(offset: float | None) -> Finding:
             text="not known: it needs the sender's reports of both tracks, every few seconds",
         )
     late = abs(offset) > _NOTICED
+    size, direction = round(abs(offset) * 1000), "later" if offset > 0 else "earlier"
     return Finding(
         step="a/v offset",
         verdict=Verdict.WARNING if late else Verdict.OK,
-        text=f"the picture is {abs(offset) * 1000:.0f} ms {'later' if offset > 0 else 'earlier'} "
-        "than the sound",
+        text=f"the picture is {size} ms {direction} than the sound"
+        if size
+        else "the picture and the sound are in step",
         hint="people notice this: the server's, or the network's, queues differ" if late else "",
     )
 
