@@ -24,7 +24,7 @@ from navtalk_asyncio.cli.devices import no_sound
 from navtalk_asyncio.cli.exit_codes import ExitCode, exit_code_of_end
 from navtalk_asyncio.cli.keys import has_keys, key_presses, single_keys
 from navtalk_asyncio.cli.level_meter import AUDIBLE_DBFS, LevelMeter, dbfs
-from navtalk_asyncio.cli.question import Report, describe
+from navtalk_asyncio.cli.question import Report, reporting
 from navtalk_asyncio.cli.settings import Avatar, AvatarId, Model, Seconds, Settings, Trace, Url
 from navtalk_asyncio.cli.terminal import (
     STEP_INDENT,
@@ -34,7 +34,7 @@ from navtalk_asyncio.cli.terminal import (
     error_console,
 )
 from navtalk_proto.errors import NavTalkError, SessionClosedError
-from navtalk_proto.events import CloseCause, Closed, Event, ResponseGenerated, ResponseInterrupted
+from navtalk_proto.events import CloseCause, Closed, ResponseGenerated, ResponseInterrupted
 from navtalk_proto.exception_groups import raise_unchanged, unwrap
 from navtalk_proto.playout import HalfDuplexGate
 from navtalk_proto.wire.endpoint import DEFAULT_BASE_URL, Endpoint
@@ -197,19 +197,17 @@ async def run_chat(
     The time at which it began is put into `began`. Raises SoundDeviceError before anything is
     connected, and ImportError without ``navtalk[audio]``.
     """
-
-    def observe(event: Event) -> None:
-        # What the human says is shown as its voice gets there.
-        step = None if isinstance(event, ResponseGenerated) else describe(event)
-        if step is not None:
-            report(*step)
-
     gate = None if headphones else HalfDuplexGate()
     proxy = None if endpoint.is_loopback else True
     with Speaker(speaker, gate=gate) as loud, Microphone(microphone, gate=gate) as near:
         report("connecting", f"opening {endpoint.redacted_url()}")
+        # What the human says is shown as its voice gets there.
         async with backend.connect(
-            endpoint, timeout=timeout, proxy=proxy, observe=observe, trace=trace
+            endpoint,
+            timeout=timeout,
+            proxy=proxy,
+            observe=reporting(report, without=ResponseGenerated),
+            trace=trace,
         ) as session:
             began.append(time.monotonic())
             return await _Conversation(session, loud, near, report).run(console)
@@ -261,13 +259,7 @@ def add_chat(app: App, backend: Backend, settings: Settings) -> None:
         began: list[float] = []
         end: Closed | None = None
         try:
-            endpoint = Endpoint(
-                base_url=url,
-                license=settings.license(),
-                name=avatar,
-                avatar_id=avatar_id,
-                model=model,
-            )
+            endpoint = settings.endpoint(url, avatar=avatar, avatar_id=avatar_id, model=model)
             end = run_on_loop(
                 backend,
                 partial(

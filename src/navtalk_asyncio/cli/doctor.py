@@ -437,12 +437,8 @@ def add_doctor(app: App, backend: Backend, settings: Settings) -> None:
         endpoint = None
         if not emulator:
             try:
-                endpoint = Endpoint(
-                    base_url=server or url,
-                    license=settings.license(),
-                    name=avatar,
-                    avatar_id=avatar_id,
-                    model=model,
+                endpoint = settings.endpoint(
+                    server or url, avatar=avatar, avatar_id=avatar_id, model=model
                 )
             except NavTalkError as error:
                 return screen.failed(error)

@@ -38,7 +38,7 @@ from navtalk_proto.exception_groups import raise_unchanged, unwrap
 from navtalk_proto.media import MediaStarted, MediaStateChanged
 from navtalk_proto.wire.audio import SAMPLE_RATE, SAMPLE_WIDTH
 
-__all__ = ["Answer", "Report", "ask", "describe"]
+__all__ = ["Answer", "Report", "ask", "describe", "reporting"]
 
 AUDIBLE_SECONDS: Final = 0.3
 """Less than this is a click, not an answer."""
@@ -240,6 +240,17 @@ def _note(event: Event, answer: Answer) -> None:
             answer.ended = event
         case _:
             pass
+
+
+def reporting(report: Report, *, without: type[Event] | None = None) -> Callable[[Event], None]:
+    """What ``connect(observe=)`` takes to report each step, but for events of one class."""
+
+    def observe(event: Event) -> None:
+        step = None if without is not None and isinstance(event, without) else describe(event)
+        if step is not None:
+            report(*step)
+
+    return observe
 
 
 def describe(event: Event) -> tuple[str, str] | None:

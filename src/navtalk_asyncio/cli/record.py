@@ -13,11 +13,11 @@ from cyclopts import App, Parameter
 from navtalk_asyncio.cli.backend import Backend, run_on_loop
 from navtalk_asyncio.cli.exit_codes import ExitCode, exit_code_of_end
 from navtalk_asyncio.cli.output_files import problem_with
-from navtalk_asyncio.cli.question import Report, describe
+from navtalk_asyncio.cli.question import Report, reporting
 from navtalk_asyncio.cli.settings import Avatar, AvatarId, Model, Seconds, Settings, Trace, Url
 from navtalk_asyncio.cli.terminal import Screen, StepPrinter, error_console
 from navtalk_proto.errors import NavTalkError
-from navtalk_proto.events import CloseCause, Closed, Event
+from navtalk_proto.events import CloseCause, Closed
 from navtalk_proto.media import recording_media
 from navtalk_proto.wire.endpoint import DEFAULT_BASE_URL, Endpoint
 
@@ -42,11 +42,6 @@ async def run_record(
     """
     report("connecting", f"opening {endpoint.redacted_url()}")
 
-    def observe(event: Event) -> None:
-        step = describe(event)
-        if step is not None:
-            report(*step)
-
     proxy = None if endpoint.is_loopback else True
     async with (
         backend.connect(
@@ -54,7 +49,7 @@ async def run_record(
             timeout=timeout,
             proxy=proxy,
             media=recording_media(output),
-            observe=observe,
+            observe=reporting(report),
             trace=trace,
         ) as session,
         session.record(output),
@@ -117,13 +112,7 @@ def add_record(app: App, backend: Backend, settings: Settings) -> None:
         began: list[float] = []
         end: Closed | None = None
         try:
-            endpoint = Endpoint(
-                base_url=url,
-                license=settings.license(),
-                name=avatar,
-                avatar_id=avatar_id,
-                model=model,
-            )
+            endpoint = settings.endpoint(url, avatar=avatar, avatar_id=avatar_id, model=model)
             end = run_on_loop(
                 backend,
                 partial(

@@ -21,6 +21,7 @@ from platformdirs import user_config_path
 
 from navtalk_proto.errors import NavTalkError
 from navtalk_proto.secret import Secret
+from navtalk_proto.wire.endpoint import Endpoint
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -113,6 +114,14 @@ class Settings:
                 raise SettingsError(
                     f"{self._path}: {key} is none of {', '.join(known)}, and in no command's table"
                 )
+
+    def endpoint(
+        self, url: str, *, avatar: str | None, avatar_id: str | None, model: str | None
+    ) -> Endpoint:
+        """Where to connect, with the licence. Raises NavTalkError: none, or a wrong URL."""
+        return Endpoint(
+            base_url=url, license=self.license(), name=avatar, avatar_id=avatar_id, model=model
+        )
 
     def license(self) -> Secret:
         """The licence. Raises NoLicenceError where there is none."""

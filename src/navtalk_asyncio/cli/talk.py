@@ -15,13 +15,12 @@ from navtalk_asyncio.cli.backend import Backend, run_on_loop
 from navtalk_asyncio.cli.exit_codes import ExitCode, exit_code_of_end
 from navtalk_asyncio.cli.output_files import problem_with
 from navtalk_asyncio.cli.preview import PREVIEW_MEDIA, preview
-from navtalk_asyncio.cli.question import Answer, Report, ask, describe
+from navtalk_asyncio.cli.question import Answer, Report, ask, reporting
 from navtalk_asyncio.cli.settings import Avatar, AvatarId, Model, Seconds, Settings, Trace, Url
 from navtalk_asyncio.cli.terminal import Screen, StepPrinter, error_console
 from navtalk_asyncio.media.audio_file import AudioFileError
 from navtalk_asyncio.media.recorder import RecordingError
 from navtalk_proto.errors import NavTalkError
-from navtalk_proto.events import Event
 from navtalk_proto.media import recording_media
 from navtalk_proto.wire.endpoint import DEFAULT_BASE_URL, Endpoint
 
@@ -46,11 +45,6 @@ async def run_talk(
     """Ask one question and write the answer; `show` it on a page meanwhile."""
     report("connecting", f"opening {endpoint.redacted_url()}")
 
-    def observe(event: Event) -> None:
-        step = describe(event)
-        if step is not None:
-            report(*step)
-
     # A proxy leads elsewhere: what is on this machine is not behind it.
     proxy = None if endpoint.is_loopback else True
     media = PREVIEW_MEDIA if show and output.suffix != ".mp4" else recording_media(output)
@@ -59,7 +53,7 @@ async def run_talk(
         timeout=timeout,
         proxy=proxy,
         media=media,
-        observe=observe,
+        observe=reporting(report),
         trace=trace,
     ) as session:
         report("connected", f"connected as session {session.id}")
@@ -184,10 +178,6 @@ def add_talk(app: App, backend: Backend, settings: Settings) -> None:
             The result as one JSON object.
         """
         screen = Screen(json=json)
-        try:
-            license = settings.license()
-        except NavTalkError as error:
-            return screen.failed(error)
         if question is None and text is None and image is None:
             return screen.complain(
                 "give an audio file with the question, --text or --image", code=ExitCode.USAGE
@@ -195,9 +185,7 @@ def add_talk(app: App, backend: Backend, settings: Settings) -> None:
         if problem := problem_with(inputs=(question, image), output=output, still=still):
             return screen.complain(problem, code=ExitCode.USAGE)
         try:
-            endpoint = Endpoint(
-                base_url=url, license=license, name=avatar, avatar_id=avatar_id, model=model
-            )
+            endpoint = settings.endpoint(url, avatar=avatar, avatar_id=avatar_id, model=model)
         except NavTalkError as error:
             return screen.failed(error)
         return answered(
