@@ -484,7 +484,9 @@ class Connection:
 
     def receive_text(self, text: str | bytes, *, now: float) -> None:
         """One whole WebSocket text message was received."""
-        self._advance(now)
+        if now < self._now:
+            self._advance(now)
+        self._now = now
         self._counters.received += 1
         if self._config.idle_timeout is not None and self._timers.armed(Timer.IDLE):
             self._arm(Timer.IDLE)

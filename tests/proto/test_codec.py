@@ -2026,6 +2026,9 @@ def test_a_message_means_the_same_with_either_parser(
             "candidate": "x" * (Limits().candidate + 1),
             "sdpMid": "0", "sdpMLineIndex": 0, "usernameFragment": "abcd",
         }}),
+        (USUAL[0][1]["type"], {"candidate": {
+            "candidate": "x", "sdpMid": "0", "sdpMLineIndex": 0, "relayProtocol": "udp",
+        }}),
     ],
 )  # fmt: skip
 def test_what_the_usual_shape_does_not_settle_is_left_to_the_hook(

@@ -1009,10 +1009,11 @@ def _usual_candidate(message: _Raw, limits: Limits) -> IceCandidate | None:
     inner = data.get("candidate")
     if type(inner) is not dict or len(inner) != 4:
         return None
-    text = inner.get("candidate")
-    mid = inner.get("sdpMid")
-    index = inner.get("sdpMLineIndex")
-    ufrag = inner.get("usernameFragment")
+    try:
+        text, mid = inner["candidate"], inner["sdpMid"]
+        index, ufrag = inner["sdpMLineIndex"], inner["usernameFragment"]
+    except KeyError:
+        return None
     if (
         type(text) is type(mid) is type(ufrag) is str
         and type(index) is int
