@@ -710,6 +710,27 @@ async def test_receivers_are_ready_before_the_far_end_has_the_answer(media: Any)
 
 
 @pytest.mark.replaces("receiving")
+async def test_an_answer_leaves_before_the_first_check(media: Any) -> None:
+    server, client = media.server(), media.driver()
+    await server.open(media.send)
+    await client.open(media.receive)
+    await client.do(SetRemote, description=await server.do(SetLocal))
+    agent = client.engine._peer._early.agent
+    stock, answered = agent.check_start_task, asyncio.Event()
+    at_first_check: list[int] = []
+
+    def check(pair: Any) -> None:
+        at_first_check.append(len(client.completions))
+        answered.set()
+        stock(pair)
+
+    agent.check_start_task = check
+    await client.do(SetLocal)
+    async with asyncio.timeout(20):
+        await answered.wait()
+    assert at_first_check[0] == len(client.completions) == 3
+
+
 async def test_receivers_that_never_receive_end_with_the_engine(media: Any) -> None:
     server, client = media.server(), media.driver()
     await server.open(media.send)

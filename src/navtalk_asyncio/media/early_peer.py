@@ -1,8 +1,8 @@
 """A peer connection that is made, and gathers, before anybody asks for one.
 
-aiortc makes a certificate with the peer connection, the ICE agent with its first m-line, and binds
-sockets when a local description is set: most of what stands between an offer and its answer. What
-is made here has all of that, and waits.
+aiortc makes a certificate with the peer connection, transceivers and the ICE agent with m-lines,
+binds sockets when a local description is set, and makes what DTLS needs after ICE: most of what
+stands between an offer and the first packet. What is made here has all of that, and waits.
 
 Uses private names of aiortc: :func:`navtalk_asyncio.media.private_names.works` tests them.
 """
