@@ -53,6 +53,8 @@ def run_core_speed(options: Options) -> list[Answer]:
 def run_sessions(options: Options) -> list[Answer]:
     """How many signaling-only sessions each adapter holds on a core."""
     points = sessions.report(quick=options.quick)
+    if options.plots:
+        sessions.plot(points, options.plots / "signaling_sessions.png")
     held = {peer: float(sessions.knee(points, NAMES[peer])) for peer in OURS}
     return [Answer("signaling-only sessions on a core", [held], digits=0)]
 
@@ -63,6 +65,8 @@ def run_media_sessions(options: Options) -> list[Answer]:
     Where the sender did not keep up it is more, which is said while it is measured.
     """
     points = media_sessions.report(quick=options.quick)
+    if options.plots:
+        media_sessions.plot(points, options.plots / "media_sessions.png")
     for sentence in media_sessions.told(points):
         progress(sentence)
     words = {"idle": "idle", "recorded": "recorded", "vp8": "decoded VP8", "h264": "decoded H.264"}
