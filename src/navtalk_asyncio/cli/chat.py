@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from navtalk_asyncio.cli.alsa_messages import no_alsa_messages
 from navtalk_asyncio.cli.backend import Backend, run_on_loop
 from navtalk_asyncio.cli.captions import Captions
 from navtalk_asyncio.cli.devices import no_sound
@@ -199,7 +200,11 @@ async def run_chat(
     """
     gate = None if headphones else HalfDuplexGate()
     proxy = None if endpoint.is_loopback else True
-    with Speaker(speaker, gate=gate) as loud, Microphone(microphone, gate=gate) as near:
+    with (
+        no_alsa_messages(),
+        Speaker(speaker, gate=gate) as loud,
+        Microphone(microphone, gate=gate) as near,
+    ):
         report("connecting", f"opening {endpoint.redacted_url()}")
         # What the human says is shown as its voice gets there.
         async with backend.connect(
