@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Generator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -28,15 +28,19 @@ def sound_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str
 
     It ends with the module: later ones count the processes that are left.
     """
-    program = shutil.which("pulseaudio")
-    if program is None:
+    if shutil.which("pulseaudio") is None:
         missing("pulseaudio")
-        raise AssertionError
     if not Path("/usr/share/alsa/alsa.conf.d/pulse.conf").exists() and not list(
         Path("/etc/alsa/conf.d").glob("*pulse*")
     ):
         missing("libasound2-plugins")
-    home = tmp_path_factory.mktemp("pulse")
+    with null_sink(tmp_path_factory.mktemp("pulse")) as environment:
+        yield environment
+
+
+@contextmanager
+def null_sink(home: Path) -> Generator[dict[str, str]]:
+    """The same while a block runs, with its files in this folder."""
     socket = home / "native"
     environment = {
         **os.environ,
@@ -48,7 +52,7 @@ def sound_server(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str
     with (home / "log").open("wb") as log:
         server = subprocess.Popen(
             [
-                program,
+                "pulseaudio",
                 "-n",
                 "--daemonize=no",
                 "--exit-idle-time=-1",
