@@ -40,6 +40,8 @@ _FLIPPED = {
     Direction.RECVONLY: Direction.SENDONLY,
     Direction.INACTIVE: Direction.INACTIVE,
 }
+_LINE = re.compile(r"m=(audio|video) .*?a=(sendrecv|sendonly|recvonly|inactive)", re.DOTALL)
+_MID = re.compile(r"a=mid:(\S+)")
 _DESCRIPTION_COMMANDS = (OpenPeer, ResetPeer, CreateOffer, SetLocal, SetRemote)
 
 
@@ -274,23 +276,24 @@ class StrictEngine:
 
     def _read(self, description: Description) -> None:
         known = len(self._lines)
+        found = list(_LINE.finditer(description.sdp))
         self._lines = tuple(
-            MediaLine(kind=MediaKind(kind), direction=Direction(direction))
-            for kind, direction in re.findall(
-                r"m=(audio|video) .*?a=(sendrecv|sendonly|recvonly|inactive)",
-                description.sdp,
-                re.DOTALL,
-            )
+            MediaLine(kind=MediaKind(line[1]), direction=Direction(line[2])) for line in found
         )
-        self._mids = tuple(re.findall(r"a=mid:(\S+)", description.sdp))
+        ends = [*(line.start() for line in found[1:]), len(description.sdp)]
+        self._mids = tuple(
+            mid[1] if (mid := _MID.search(description.sdp, line.start(), end)) else str(index)
+            for index, (line, end) in enumerate(zip(found, ends, strict=False))
+        )
         self._answered = tuple(
             MediaLine(kind=line.kind, direction=_FLIPPED[line.direction]) for line in self._lines
         )
         for index, line in enumerate(self._lines[known:], known):
             if line.direction in (Direction.SENDONLY, Direction.SENDRECV):
                 track = f"{self.ufrag}-{index}"
-                mid = next(iter(self._mids[index:]), str(index))
-                self.events.append(TrackAdded(track_id=track, kind=line.kind, mid=mid))
+                self.events.append(
+                    TrackAdded(track_id=track, kind=line.kind, mid=self._mids[index])
+                )
 
     def _arrange(self, wished: tuple[MediaLine, ...]) -> tuple[MediaLine, ...]:
         """The m-lines of an offer: those there are stay, inactive where they are not wished."""

@@ -137,6 +137,17 @@ def test_an_answer_repeats_the_mids_and_so_does_a_track() -> None:
     assert track.mid == "voice"
 
 
+def test_only_the_mids_of_its_own_m_lines_are_repeated() -> None:
+    engine = opened("x")
+    data = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:data\r\n"
+    transport = "a=ice-ufrag:abcd\r\na=ice-pwd:" + "p" * 22 + "\r\na=fingerprint:sha-1 AA\r\n"
+    unnamed = f"m=audio 9 UDP/TLS/RTP/SAVPF 96\r\na=sendonly\r\n{transport}"
+    offered = Offer(sdp=OFFER.sdp + data + transport + "a=mid:data2\r\n" + unnamed)
+    result = do(engine, SetRemote(op=OP, description=offered), SetLocal(op=OP))
+    assert isinstance(result, Answer)
+    assert "a=group:BUNDLE 0 1 2\r\n" in result.sdp
+
+
 def test_descriptions_are_sdp_with_one_transport_per_peer_connection() -> None:
     engine = opened("x")
     first = check_description(offer_of(engine), Limits())
