@@ -54,7 +54,7 @@ MODES: Final = ("idle", "recorded", "vp8", "h264")
 CODECS: Final = ("vp8", "h264")
 WARM_UP: Final = 1.5
 SECONDS: Final = 3.0
-BUDGET_SECONDS: Final = 200.0
+BUDGET_SECONDS: Final = 170.0
 """After so many no further number is tried."""
 PARTS: Final = (0.8, 1.1, 1.5)
 """Of the sessions that the processor time of one leaves room for: those of a process share some."""
