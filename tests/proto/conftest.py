@@ -122,6 +122,8 @@ class Crank:
         assert not self.done
         self._step(lambda: self._coroutine.throw(_Cancelled()))
         assert isinstance(self._error, _Cancelled), "a cancellation was swallowed"
+        # Its traceback has this frame and those of the coroutine: what they hold would live on.
+        self._error.__traceback__ = None
 
     def _step(self, resume: Callable[[], Any]) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from navtalk_proto.event_buffer import (
@@ -246,6 +246,7 @@ OPERATIONS = st.lists(
 )
 
 
+@example(1, ["iter", "read", "put", "cancel", "leave"], False)
 @given(st.integers(1, 5), OPERATIONS, st.booleans())
 def test_any_order_of_calls_does_what_a_list_does(
     crank: Any, flag: Any, high_water: int, operations: list[str], released: bool
