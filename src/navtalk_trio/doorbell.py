@@ -15,7 +15,7 @@ import trio
 
 __all__ = ["EventBell", "event_bells"]
 
-event_bells = sys.platform == "linux"
+event_bells: bool = sys.platform == "linux"
 """Whether this system has eventfd (eventfd(2))."""
 
 
