@@ -10,6 +10,7 @@ import pytest
 from grammar import CLIENT_SAMPLES, SAMPLES, SDP, SERVER_SAMPLES, damaged, descriptions, texts
 from hypothesis import given
 from hypothesis import strategies as st
+from replay_everything import left_out
 from seed_corpus import seeds
 from targets import SEPARATOR, STATES, TARGETS, Session, begun, connection
 
@@ -136,11 +137,12 @@ def test_the_description_of_the_grammar_is_one() -> None:
 
 
 def test_a_core_that_goes_on_after_its_end_is_found_out() -> None:
-    session = Session(Role.CLIENT, media=False)
-    session.lose()
-    session.core._push(AbortTransport())
-    with pytest.raises(AssertionError, match="after Closed"):
-        session.check()
+    with left_out("they are broken on purpose"):
+        session = Session(Role.CLIENT, media=False)
+        session.lose()
+        session.core._push(AbortTransport())
+        with pytest.raises(AssertionError, match="after Closed"):
+            session.check()
 
 
 def test_a_core_that_miscounts_is_found_out() -> None:
