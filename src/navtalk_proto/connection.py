@@ -653,19 +653,7 @@ class Connection:
             return
         match event:
             case MediaStateChanged():
-                self._media_state = event.state
-                self._emit(event)
-                if event.state is MediaState.CONNECTED:
-                    self._negotiation.transport_connected()
-                    if self._flow is not None:
-                        self._flow.connected(now=now)
-                elif event.state is MediaState.FAILED:
-                    self._lose_peer()
-                    self._negotiation.transport_failed(now=now)
-                elif event.state is MediaState.CLOSED:
-                    self._lose_peer()
-                    self._negotiation.peer_closed(now=now)
-                self._time_transport()
+                self._media_state_changed(event)
             case TrackAdded():
                 self._emit(event)
                 if self._flow is not None:
@@ -957,6 +945,21 @@ class Connection:
         if self._flow is not None:
             self._flow.peer_gone()
 
+    def _media_state_changed(self, event: MediaStateChanged) -> None:
+        self._media_state = event.state
+        self._emit(event)
+        if event.state is MediaState.CONNECTED:
+            self._negotiation.transport_connected()
+            if self._flow is not None:
+                self._flow.connected(now=self._now)
+        elif event.state is MediaState.FAILED:
+            self._lose_peer()
+            self._negotiation.transport_failed(now=self._now)
+        elif event.state is MediaState.CLOSED:
+            self._lose_peer()
+            self._negotiation.peer_closed(now=self._now)
+        self._time_transport()
+
     def _time_transport(self) -> None:
         """A new transport has a deadline of its own once the session was usable."""
         if not self._negotiation.unconnected or self._timers.armed(Timer.CONNECT):
@@ -968,7 +971,7 @@ class Connection:
         """The engine did not say that its transport failed, as far as it got: we do."""
         step = "DTLS" if self._media_state is MediaState.ICE_CONNECTED else "ICE"
         reason = f"{step} took longer than {self._durations[Timer.TRANSPORT]:g} s"
-        self.media_event(MediaStateChanged(state=MediaState.FAILED, reason=reason), now=self._now)
+        self._media_state_changed(MediaStateChanged(state=MediaState.FAILED, reason=reason))
 
     def _end_parts(self) -> None:
         if self._conversation is not None:
