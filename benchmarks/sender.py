@@ -8,7 +8,7 @@ behind a bad network. ``--live`` codes while it sends, so that a keyframe that i
 ``--silent-stun`` names a STUN server on loopback that never answers.
 
 The clip is encoded once, before the first session, and sent as it is, so that a session costs 5 to
-6 % of a core here (engine.md section 4). Every session starts at its first picture, a keyframe, and
+6 % of a core here (benchmarks/cpu.py). Every session starts at its first picture, a keyframe, and
 loops; there is a keyframe every two seconds. The sound is 48 kHz Opus in packets of 20 ms; what it
 is made of says how far into it each piece is (`chirp.py`).
 

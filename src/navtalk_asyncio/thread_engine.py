@@ -1,7 +1,7 @@
 """The engine on the media thread, for asyncio applications whose own loop may block.
 
 ``connect(..., engine="thread")``: an application that blocks its loop for a second loses no packet,
-where an engine on the same loop loses dozens (engine.md section 3).
+where an engine on the same loop loses dozens (benchmarks/adapters.py, --block).
 """
 
 from __future__ import annotations

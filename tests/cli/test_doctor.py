@@ -27,7 +27,7 @@ from navtalk_asyncio.emulator import Emulator, emulate
 from navtalk_asyncio.emulator.face import Face
 from navtalk_asyncio.emulator.mouthpiece import Mouthpiece
 from navtalk_asyncio.emulator.tracks import FaceTrack, VoiceTrack
-from navtalk_asyncio.media import aiortc_engine
+from navtalk_asyncio.media import peer
 from navtalk_asyncio.media.aiortc_engine import AiortcEngine
 from navtalk_asyncio.server import ServerSession, serve
 from navtalk_asyncio.testing import udp_wire
@@ -386,7 +386,7 @@ async def test_no_common_codec() -> None:
 
 
 async def test_blocked_udp(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aiortc_engine, "STILL_CHECKING", 0.2)
+    monkeypatch.setattr(peer, "STILL_CHECKING", 0.2)
     async with emulate(faults="loss=100%") as human:
         where = human.endpoint()
         found = await examined_until("ice", lambda limit: examined(where, limit=limit))

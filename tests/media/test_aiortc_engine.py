@@ -229,7 +229,7 @@ async def test_frames_end_when_the_far_end_hangs_up(media: Any) -> None:
 async def test_a_silent_far_end_is_told_apart_from_one_that_hung_up(
     media: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("navtalk_asyncio.media.aiortc_engine.SILENCE", -1.0)
+    monkeypatch.setattr("navtalk_asyncio.media.peer.SILENCE", -1.0)
     server, client = await media.call()
     await server.do(ClosePeer)
     closed = await client.state(MediaState.CLOSED)

@@ -64,7 +64,7 @@ async def offer_of(peer: RTCPeerConnection, *kinds: str) -> RTCSessionDescriptio
 
 async def test_rollback_is_ignored_and_the_state_stays(make_peer: MakePeer) -> None:
     """Policy: Capabilities.rollback is False; an offer on running media is set only together with
-    its answer (design.md 4.2)."""
+    its answer (docs/architecture.md)."""
     peer = make_peer()
     await peer.setLocalDescription(await offer_of(peer, "audio"))
     before = peer.localDescription.sdp
@@ -74,7 +74,7 @@ async def test_rollback_is_ignored_and_the_state_stays(make_peer: MakePeer) -> N
 
 
 async def test_glare_raises(make_peer: MakePeer) -> None:
-    """Policy: the core never lets an offer reach a peer that has one out (design.md 4.2)."""
+    """Policy: the core never lets an offer reach a peer that has one out (docs/architecture.md)."""
     ours, theirs = make_peer(), make_peer()
     await ours.setLocalDescription(await offer_of(ours, "audio"))
     await theirs.setLocalDescription(await offer_of(theirs, "audio"))
@@ -265,7 +265,7 @@ async def test_a_local_name_is_not_looked_up_with_relays_only(
 
 
 async def test_an_ice_restart_is_ignored(make_peer: MakePeer) -> None:
-    """Policy: a new ufrag or fingerprint means ResetPeer (design.md 4.2, same transport?)."""
+    """Policy: a new ufrag or fingerprint means ResetPeer (docs/architecture.md, the tables)."""
     ours, theirs = make_peer(), make_peer()
     offer = await offer_of(theirs, "audio")
     await ours.setRemoteDescription(offer)
@@ -282,7 +282,7 @@ async def test_an_ice_restart_is_ignored(make_peer: MakePeer) -> None:
 async def test_every_description_has_a_new_session_id(
     make_peer: MakePeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Policy: the ``o=`` line says nothing about whose transport a description is (design.md 4.2).
+    """Policy: the ``o=`` line says nothing about whose transport a description is.
 
     The session id is the NTP time in whole seconds, so the clock is set here.
     """
@@ -398,7 +398,7 @@ async def test_create_offer_overwrites_codecs(make_peer: MakePeer) -> None:
 
 
 async def test_a_cancelled_local_description_never_gathers_again(make_peer: MakePeer) -> None:
-    """Policy: setLocalDescription is shielded and never cancelled (engine.md section 7)."""
+    """Policy: setLocalDescription is shielded and never cancelled (docs/architecture.md)."""
     peer = make_peer()
     offer = await offer_of(peer, "audio")
     gathering = asyncio.Event()

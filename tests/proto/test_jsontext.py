@@ -1,4 +1,4 @@
-"""One JSON and one base64, whichever parser is installed (design.md 3)."""
+"""One JSON and one base64, whichever parser is installed (docs/architecture.md)."""
 
 from __future__ import annotations
 

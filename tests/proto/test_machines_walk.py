@@ -1,4 +1,4 @@
-"""Both machines, every state times every input, against grids typed by hand from design.md 4.
+"""Both machines, every state times every input, against grids typed by hand.
 
 A cell is where the input leads; `.` is a mistake of whoever caused it, `-` ignored on purpose.
 """

@@ -1,4 +1,4 @@
-"""The core imports nothing that could do I/O, tell the time or throw dice (design.md 1)."""
+"""The core imports nothing that could do I/O, tell the time or throw dice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What signaling reads of SDP (RFC 8866, 8829, 8839, 9143; design.md 4.2)."""
+"""What signaling reads of SDP (RFC 8866, 8829, 8839, 9143; docs/architecture.md)."""
 
 from __future__ import annotations
 

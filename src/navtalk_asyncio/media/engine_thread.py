@@ -1,12 +1,12 @@
 """Media on a loop of its own: one asyncio loop in one thread, for many sessions.
 
 What it is for: media under trio, and under an asyncio application whose own loop may block (a
-blocked loop loses packets, and after one lost audio packet aiortc's delay grows for good; engine.md
-section 3). The engine and everything of aiortc live on that loop; the user's side holds a
-:class:`ThreadedEngine`, which posts commands in, and gets completions, events and frames posted
-back. Nothing is asked across the threads per frame: a request that races a cancellation loses
-frames, a push into a bounded buffer does not. The buffer is bounded on the media loop's side, and
-one wake-up at a time is posted: what a blocked user's loop has not run yet does not hold frames.
+blocked loop loses packets: benchmarks/adapters.py, --block). The engine and everything of aiortc
+live on that loop; the user's side holds a :class:`ThreadedEngine`, which posts commands in, and
+gets completions, events and frames posted back. Nothing is asked across the threads per frame: a
+request that races a cancellation loses frames, a push into a bounded buffer does not. The buffer is
+bounded on the media loop's side, and one wake-up at a time is posted: what a blocked user's loop
+has not run yet does not hold frames.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class EngineThread:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it is installed: 11 to 32 % less CPU (engine.md section 4)."""
+    """uvloop where it is installed: media costs less on it (benchmarks/adapters.py)."""
     try:
         import uvloop
     except ModuleNotFoundError:

@@ -1,7 +1,7 @@
 """Candidate gathering that waits for nobody for long, and asks every server.
 
 aioice waits up to five seconds for the first STUN and the first TURN server before it hands out the
-first candidate (engine.md section 2). Here the host candidates are gathered as stock does, before
+first candidate (docs/media-engine.md). Here the host candidates are gathered as stock does, before
 anything is known of servers where there is time, and the servers are asked beside, all of them:
 
 - STUN servers at once, from every IPv4 socket. One answer per socket is enough to go on.

@@ -1,7 +1,7 @@
 """The way of one receiver's packets to whole encoded frames, in place of aiortc's own.
 
 aiortc releases a picture when the next one begins, holds sound for four packets and for more after
-each loss, and asks for lost packets once (engine.md section 2). Here the same packets go through
+each loss, and asks for lost packets once (docs/media-engine.md). Here the same packets go through
 :mod:`~navtalk_asyncio.media.jitter_buffer` and :mod:`~navtalk_asyncio.media.nack_schedule`, which
 have the policy; this has the timer, what is sent, and what aiortc would have done besides:
 statistics for its receiver reports, bandwidth estimation, packets sent again (RFC 4588).

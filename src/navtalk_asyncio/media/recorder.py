@@ -1,7 +1,7 @@
 """Recording of a call by copying its encoded packets into mp4, Matroska or WebM.
 
 Nothing is decoded or encoded while recording, unless it is asked for. Encoding on the fly costs a
-core and loses frames (engine.md section 4); copying costs five per cent of one.
+core and loses frames; copying costs a twentieth of that (benchmarks/cpu.py).
 
 The file is written by one thread per recorder: a muxed packet takes 20 microseconds, but a disk may
 take seconds, and nothing on the loop may wait for it. The engine's sink only appends to a bounded

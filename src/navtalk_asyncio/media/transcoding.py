@@ -1,6 +1,6 @@
 """Pictures of one codec made into another's, where a recording was asked to.
 
-Costs a core at 720p (engine.md section 4). Runs on the thread that writes: where that is too slow
+Costs a core at 720p. Runs on the thread that writes: where that is too slow
 for the call, the recorder's queue drops pictures up to the next keyframe and counts them.
 """
 

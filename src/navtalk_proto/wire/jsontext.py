@@ -1,6 +1,6 @@
 """The JSON and the base64 that NavTalk texts are made of, the same with every parser.
 
-The rules (design.md 3), whichever parser is installed:
+The rules (docs/architecture.md), whichever parser is installed:
 
 - RFC 8259 JSON; white space is space, tab, LF and CR; no byte order mark; bytes are UTF-8.
 - No NaN, no Infinity, no number that overflows to one.

@@ -1,7 +1,7 @@
 """As much of SDP as signaling needs: is a description usable, and is its transport a known one.
 
 Only RFC 8866, 8829, 8839 and 9143 are checked. What one engine cannot take is that engine's
-business (design.md 3). Times and sizes are linear in the text, which Limits bounds.
+business (docs/architecture.md). Times and sizes are linear in the text, which Limits bounds.
 """
 
 from __future__ import annotations
@@ -307,8 +307,8 @@ def same_transport(old: Sdp, new: Sdp) -> bool:
     """Whether `new`, from the same peer as `old`, goes on with the transport of `old`.
 
     By index, every m-line that is active in both has the same ice-ufrag and shares a DTLS
-    fingerprint (design.md 4.2). m-lines may be added or rejected; fewer m-lines than before are
-    another peer connection's (RFC 8829 section 5.2.2). The ``o=`` line is not compared: aiortc
+    fingerprint (docs/architecture.md). m-lines may be added or rejected; fewer m-lines than before
+    are another peer connection's (RFC 8829 section 5.2.2). The ``o=`` line is not compared: aiortc
     writes a new session id in every description.
     """
     if old.transports and new.transports[: len(old.transports)] == old.transports:
