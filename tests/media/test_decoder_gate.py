@@ -10,6 +10,7 @@ from navtalk_asyncio.media import frame_decoder
 from navtalk_asyncio.media.decoder_gate import (
     DECODER_BACKLOG,
     KEYFRAME_CACHE_FRAMES,
+    SOUND_BACKLOG,
     SOUND_CACHE_SECONDS,
     DecoderGate,
 )
@@ -214,3 +215,104 @@ def test_a_second_listener_does_not_repeat_a_sound() -> None:
     watched.put(Frame(b"two"))
     watched.read()
     assert watched.result() == [b"one", b"two"]
+
+
+class Narrow(Watched):
+    """With a reader that has room for one frame, and wants to miss none."""
+
+    def __init__(self, kind: MediaKind) -> None:
+        super().__init__(kind)
+        self.room = 1
+        self.waits = threading.Event()
+        """Somebody was told that there is no room."""
+        self.gate.full = self._full
+
+    def _full(self) -> bool:
+        if self.room <= 0:
+            self.waits.set()
+        return self.room <= 0
+
+    def _decoded(self, frame: bytes) -> None:
+        self.room -= 1
+        super()._decoded(frame)
+
+    def make_room(self, room: int) -> None:
+        self.room = room
+        self.gate.resume()
+
+
+def test_the_decoder_waits_for_a_reader_and_goes_on() -> None:
+    narrow = Narrow(MediaKind.VIDEO)
+    narrow.read()
+    narrow.put(KEY, NEXT, THIRD)
+    narrow.thread.start()
+    assert narrow.waits.wait(PATIENCE)
+    assert [frame for frame, _ in narrow.decoded] == [b"key"]
+    assert narrow.gate.holds
+    narrow.put(Frame(b"mark"))
+    narrow.make_room(4)
+    assert narrow.marked.wait(PATIENCE)
+    assert [frame for frame, _ in narrow.decoded] == [b"key", b"next", b"third"]
+    assert narrow.dropped == 0
+    narrow.gate.put(None)
+    narrow.thread.join(PATIENCE)
+    assert not narrow.thread.is_alive()
+
+
+def test_the_end_is_not_waited_for_by_a_decoder_without_room() -> None:
+    narrow = Narrow(MediaKind.VIDEO)
+    narrow.read()
+    narrow.put(KEY, NEXT, THIRD)
+    narrow.thread.start()
+    assert narrow.waits.wait(PATIENCE)
+    narrow.gate.put(None)
+    narrow.thread.join(PATIENCE)
+    assert not narrow.thread.is_alive()
+    assert [frame for frame, _ in narrow.decoded] == [b"key"]
+    assert narrow.dropped == 2
+
+
+def test_no_keyframe_is_asked_for_before_there_is_room_for_it() -> None:
+    narrow = Narrow(MediaKind.VIDEO)
+    narrow.room = 0
+    narrow.put(KEY)
+    narrow.read()
+    narrow.put(*[NEXT] * DECODER_BACKLOG)
+    assert (narrow.dropped, narrow.asked) == (1, 0)
+    narrow.gate.discard()
+    narrow.room = 2
+    narrow.put(THIRD)
+    assert narrow.asked == 1
+    narrow.put(KEY)
+    assert narrow.result() == [b"key"]
+
+
+def test_sound_waits_in_its_order_and_the_oldest_gives_way() -> None:
+    narrow = Narrow(MediaKind.AUDIO)
+    narrow.read()
+    pieces = [b"%d" % number for number in range(SOUND_BACKLOG + 2)]
+    late: list[bool] = []
+    narrow.gate.on_decoded = lambda frame: (
+        late.append(narrow.gate.decodes_late),
+        narrow._decoded(frame),
+    )
+    narrow.put(*map(Frame, pieces[:3]))
+    assert [frame for frame, _ in narrow.decoded] == pieces[:1]
+    narrow.make_room(1)
+    assert [frame for frame, _ in narrow.decoded] == pieces[:2]
+    assert narrow.gate.holds
+    narrow.put(*map(Frame, pieces[3:]))
+    narrow.make_room(SOUND_BACKLOG + 2)
+    assert narrow.dropped == 0
+    assert not narrow.gate.holds
+    narrow.put(Frame(b"now"))
+    assert [frame for frame, _ in narrow.decoded] == [*pieces, b"now"]
+    assert late == [False, *[True] * (len(pieces) - 1), False]
+    narrow.room = 0
+    narrow.put(*map(Frame, pieces[: SOUND_BACKLOG + 2]))
+    assert narrow.dropped == 2
+    # Nobody listens any more.
+    narrow.reading = False
+    narrow.make_room(1)
+    assert len(narrow.decoded) == len(pieces) + 1
+    assert not narrow.gate.holds

@@ -119,3 +119,21 @@ async def test_a_sink_that_raises_is_removed_and_reported() -> None:
     assert not readers.wanted
     [report] = reports
     assert isinstance(report["exception"], KeyError)
+
+
+async def test_decoding_waits_for_a_full_reader_while_it_is_there() -> None:
+    readers = FrameReaders(asyncio.get_running_loop())
+    full = True
+    loop = asyncio.get_running_loop()
+    latest = FrameBuffer[int](limit=1)
+    sink = DecodedSink(lambda _: None, lambda: None, loop, any_thread=True, full=lambda: full)
+    readers.add(latest)
+    latest.push(1)
+    assert not readers.full
+    readers.add(sink)
+    assert readers.full
+    full = False
+    assert not readers.full
+    full = True
+    sink.remove()
+    assert not readers.full

@@ -180,6 +180,32 @@ async def test_what_was_lost_in_a_blackout_is_not_waited_for(media: Any) -> None
         assert now() - healed < 3.0
 
 
+@pytest.mark.anyio
+@pytest.mark.replaces("receiving")
+async def test_a_picture_that_waits_for_its_reader_does_not_stand_still(media: Any) -> None:
+    _, client = await media.call()
+    room = True
+    taken = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def take(_frame: Any) -> None:
+        loop.call_soon_threadsafe(taken.set)
+
+    def told(event: MediaProgress) -> bool:
+        # None: the picture is not looked at.
+        return event.kind is MediaKind.VIDEO and (event.picture_age is not None) is room
+
+    remove = client.engine.add_paced_sink(MediaKind.VIDEO, take, lambda: None, lambda: not room)
+    async with asyncio.timeout(PATIENCE):
+        await taken.wait()
+    for has_room in (True, False):
+        room = has_room
+        client.engine.resume_decoding(MediaKind.VIDEO)
+        client.events.clear()
+        await client.event(MediaProgress, told)
+    remove()
+
+
 def test_what_stays_away_is_lost_and_the_session_lives() -> None:
     async def scenario(call: Call) -> None:
         call.wire.cut()

@@ -129,6 +129,7 @@ class AiortcEngine:
             lost=self._lost,
             keep_stats=self._keep_stats,
             wanted=self._wanted,
+            full=self._full,
             decoded=self._decoded,
             encoded=self._encoded,
             look=self._look,
@@ -249,6 +250,35 @@ class AiortcEngine:
         """As :meth:`add_decoded_sink`, but `sink` is called on the thread that decodes: a picture
         does not wake the loop."""
         return self._add_reader(kind, DecodedSink(sink, on_end, self._loop, any_thread=True))
+
+    def add_paced_sink(
+        self,
+        kind: MediaKind,
+        sink: Callable[[Any], None],
+        on_end: Callable[[], None],
+        full: Callable[[], bool],
+    ) -> Callable[[], None]:
+        """As :meth:`add_direct_sink`, but no frame of this kind is decoded while `full` says so.
+
+        All readers of the kind wait with it. `full` is asked on any thread. Raises RuntimeError
+        when aiortc's private parts have changed so that its decoders cannot wait.
+        """
+        if not works("receiving"):
+            raise RuntimeError("this version of aiortc does not let its decoders wait")
+        reader = DecodedSink(sink, on_end, self._loop, any_thread=True, full=full)
+        remove = self._add_reader(kind, reader)
+
+        def removed() -> None:
+            remove()
+            self.resume_decoding(kind)
+
+        return removed
+
+    def resume_decoding(self, kind: MediaKind) -> None:
+        """A sink that was full no longer is. To be called on the engine's loop."""
+        received = self._first(kind)
+        if received is not None:
+            received.resume_decoding()
 
     def _add_reader(self, kind: MediaKind, reader: DecodedSink) -> Callable[[], None]:
         if self._closing is not None:
@@ -464,6 +494,9 @@ class AiortcEngine:
     def _wanted(self, received: ReceivedTrack) -> bool:
         return self._first(received.kind) is received and self._watched(received.kind)
 
+    def _full(self, received: ReceivedTrack) -> bool:
+        return self._readers[received.kind].full and self._first(received.kind) is received
+
     def _watched(self, kind: MediaKind) -> bool:
         return self._readers[kind].wanted
 
@@ -476,7 +509,7 @@ class AiortcEngine:
         """A frame was decoded: sound on the loop, pictures on a thread, on the loop without tap."""
         if self._first(received.kind) is not received:
             return
-        if received.kind is MediaKind.AUDIO and self._listens():
+        if received.kind is MediaKind.AUDIO and self._listens() and not received.decodes_late:
             self._answer_watch.decoded_sound(frame, received.sound_arrival)
         self._readers[received.kind].push(frame, on_loop=on_loop)
 
@@ -492,7 +525,7 @@ class AiortcEngine:
             return
         if (
             received.kind is MediaKind.AUDIO
-            and not self._watched(MediaKind.AUDIO)
+            and (not self._watched(MediaKind.AUDIO) or received.holds)
             and self._listens()
         ):
             self._answer_watch.sound(frame)
@@ -510,6 +543,7 @@ class AiortcEngine:
     def _end_frames(self, *kinds: MediaKind) -> None:
         for kind in kinds:
             self._readers[kind].end()
+            self.resume_decoding(kind)
             self._sinks[kind].end()
 
 

@@ -8,6 +8,7 @@ waits for it. Here pictures are decoded on that same thread, but inside of its o
 from __future__ import annotations
 
 import queue
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -20,6 +21,9 @@ __all__ = ["DecoderGate"]
 DECODER_BACKLOG: Final = 30
 """Pictures waiting for the decoder thread, one second. aiortc has no limit here: a slow decoder
 costs seconds of delay and stalls the loop at close."""
+
+SOUND_BACKLOG: Final = 50
+"""Packets of sound that wait while a reader has no room, one second; the oldest give way."""
 
 KEYFRAME_CACHE_FRAMES: Final = 30
 KEYFRAME_CACHE_BYTES: Final = 2 * 1024 * 1024
@@ -53,6 +57,15 @@ class DecoderGate:
         self._cached_at = 0.0
         """When the newest of the cache came."""
         self._ended = False
+        self._late: deque[Any] = deque()
+        """Sound that waits for room."""
+        self._room = threading.Condition()
+        self._waits = False
+        """Whether the decoder thread waits for room."""
+        self.decodes_late: bool = False
+        """Whether what is being decoded, of sound, has waited for room."""
+        self.full: Callable[[], bool] = lambda: False
+        """Whether a reader has no room and wants to miss nothing. Asked on both threads."""
         self.wanted: Callable[[], bool] = lambda: False
         self.on_drop: Callable[[], None] = lambda: None
         self.need_keyframe: Callable[[], None] = lambda: None
@@ -70,11 +83,38 @@ class DecoderGate:
         """Processor time of decoding a frame, a mean of the newest; None before the first."""
         return self._decoder.seconds
 
+    @property
+    def holds(self) -> bool:
+        """Whether something waits, or would, until a reader has room."""
+        return self._waits or bool(self._late) or self.full()
+
     def get(self) -> None:
         """Called by aiortc's decoder thread: decodes what is let through until the end."""
         while (item := self._queue.get()) is not None:
-            if not self._decode(item):
+            if not self._wait_for_room():
+                self.on_drop()
+            elif not self._decode(item):
                 self.on_unreadable()
+
+    def _wait_for_room(self) -> bool:
+        """On the decoder thread; False at the end. :meth:`resume` and the end wake it."""
+        with self._room:
+            self._waits = True
+            while not self._ended and self.full():
+                self._room.wait()
+            self._waits = False
+            return not self._ended
+
+    def resume(self) -> None:
+        """A reader has room again, or is gone. To be called on the loop, after that is so."""
+        with self._room:
+            self._room.notify_all()
+        if not self.wanted():
+            self._late.clear()
+        self.decodes_late = True
+        while self._late and not self.full():
+            self._decode(self._late.popleft())
+        self.decodes_late = False
 
     def _decode(self, item: Any) -> bool:
         frames = self._decoder.decode(*item)
@@ -94,10 +134,11 @@ class DecoderGate:
         keyframe = self._deliver(*item)
         if not self.wanted():
             self._synced = self._kind is MediaKind.AUDIO
+            self._late.clear()
             self._remember(item, keyframe)
         elif self._kind is MediaKind.AUDIO:
             self._forget()
-            self._decode(item)
+            self._decode_sound(item)
         else:
             self._decode_video(item, keyframe)
 
@@ -107,7 +148,7 @@ class DecoderGate:
             return
         if self._kind is MediaKind.AUDIO:
             if self._cache and self._now() - self._cached_at <= SOUND_CACHE_SECONDS:
-                self._decode(self._cache[-1])
+                self._decode_sound(self._cache[-1])
         elif self._cache:
             for item in self._cache:
                 self._queue.put(item)
@@ -128,7 +169,10 @@ class DecoderGate:
         while not self._queue.empty():
             self._drop_oldest()
         if self._ended:
+            self._late.clear()
             self._queue.put(None)  # The thread may not have seen its end yet.
+            with self._room:
+                self._room.notify_all()
 
     def _drop_oldest(self) -> None:
         try:
@@ -138,12 +182,22 @@ class DecoderGate:
         if item is not None:
             self.on_drop()
 
+    def _decode_sound(self, item: Any) -> None:
+        if not self._late and not self.full():
+            self._decode(item)
+            return
+        self._late.append(item)
+        if len(self._late) > SOUND_BACKLOG:
+            self._late.popleft()
+            self.on_drop()
+
     def _decode_video(self, item: Any, keyframe: bool) -> None:
         if self._queue.qsize() >= DECODER_BACKLOG:
-            # The decoder is too slow. What follows refers to what is dropped here.
+            # The decoder or its reader is too slow. What follows refers to what is dropped here.
             self._synced = False
             self.on_drop()
-            self.need_keyframe()
+            if not self.full():  # Otherwise there is no use for one yet.
+                self.need_keyframe()
         elif self._synced or keyframe:
             self._synced = True
             self._queue.put(item)

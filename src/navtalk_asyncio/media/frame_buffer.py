@@ -61,6 +61,11 @@ class FrameBuffer(Generic[FrameT]):
         return False
 
     @property
+    def full(self) -> bool:
+        """Nothing waits for its reader: the oldest gives way."""
+        return False
+
+    @property
     def dropped(self) -> int:
         """Frames given up because the reader was slower than the media."""
         return self._dropped

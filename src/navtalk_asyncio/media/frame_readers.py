@@ -30,6 +30,11 @@ class FrameReader(Protocol):
         """Whether :meth:`push` may be called on any thread."""
         ...
 
+    @property
+    def full(self) -> bool:
+        """Whether decoding has to wait until it has taken something. Asked on any thread."""
+        ...
+
     def push(self, frame: Any, /) -> None:
         """The newest frame."""
         ...
@@ -40,7 +45,7 @@ class FrameReader(Protocol):
 
 
 class FrameReaders:
-    """The readers of one kind, of one engine. All but :meth:`push` is called on the loop."""
+    """The readers of one kind, of one engine. All but :meth:`push` and `full` is for the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -55,6 +60,15 @@ class FrameReaders:
         for reference in self._readers:
             reader = reference()
             if reader is not None and not reader.closed:
+                return True
+        return False
+
+    @property
+    def full(self) -> bool:
+        """Whether decoding has to wait for one of them. May be asked on any thread."""
+        for reference in self._readers:
+            reader = reference()
+            if reader is not None and reader.full and not reader.closed:
                 return True
         return False
 

@@ -26,6 +26,7 @@ __all__ = [
     "Engine",
     "EngineCallbacks",
     "EngineFactory",
+    "PacedSource",
     "TrackCounters",
 ]
 
@@ -154,4 +155,27 @@ class DirectSource(Protocol):
 
         What it has to do for another loop need not pass by the engine's.
         """
+        ...
+
+
+@runtime_checkable
+class PacedSource(Protocol):
+    """An engine whose decoders wait for a reader. Both are to be called on the engine's loop."""
+
+    def add_paced_sink(
+        self,
+        kind: MediaKind,
+        sink: Callable[[Any], None],
+        on_end: Callable[[], None],
+        full: Callable[[], bool],
+    ) -> Callable[[], None]:
+        """As ``DirectSource.add_direct_sink``, but no frame of this kind is decoded while `full`,
+        which is asked on any thread, says so.
+
+        Raises RuntimeError where the decoders cannot be made to wait.
+        """
+        ...
+
+    def resume_decoding(self, kind: MediaKind) -> None:
+        """A sink that was full no longer is."""
         ...

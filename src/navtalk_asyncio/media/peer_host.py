@@ -43,6 +43,8 @@ class PeerHost:
     """The last statistics of a peer connection that closes."""
     wanted: Callable[[ReceivedTrack], bool]
     """Whether somebody wants the frames of this track decoded; called from any thread."""
+    full: Callable[[ReceivedTrack], bool]
+    """Whether decoding this track has to wait for a reader; called from any thread."""
     decoded: _Decoded
     """A frame was decoded: on the decoder's thread, or with `on_loop` on the loop."""
     encoded: Callable[[ReceivedTrack, EncodedFrame], None]

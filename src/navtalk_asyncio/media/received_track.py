@@ -79,6 +79,7 @@ class ReceivedTrack:
                 on_drop=self.count_drop,
                 on_decoded=self._decoded,
                 wanted=lambda: host.wanted(self),
+                full=lambda: host.full(self),
                 spawn=host.own,
                 parameter_sets=lambda payload_type: peer.parameter_sets.get(payload_type),
             )
@@ -95,6 +96,21 @@ class ReceivedTrack:
         """Somebody wants decoded frames from now on."""
         if self._tap is not None:
             self._tap.begin_decoding()
+
+    def resume_decoding(self) -> None:
+        """A reader that had no room has some again."""
+        if self._tap is not None:
+            self._tap.resume_decoding()
+
+    @property
+    def holds(self) -> bool:
+        """Whether decoding waits for a reader."""
+        return self._tap is not None and self._tap.holds
+
+    @property
+    def decodes_late(self) -> bool:
+        """Whether the sound that is being decoded has waited for a reader."""
+        return self._tap is not None and self._tap.decodes_late
 
     def request_keyframe(self) -> bool:
         """Ask the far end for a keyframe; whether that was possible."""
@@ -173,7 +189,9 @@ class ReceivedTrack:
         )
 
     def _picture_age(self, now: float) -> float | None:
-        watched, self._watched = self._watched, self._host.wanted(self)
+        # A picture that waits for its reader is no frozen one.
+        wanted = self._host.wanted(self) and not self.holds
+        watched, self._watched = self._watched, wanted
         if self._picture is None or not self._watched:
             return None
         if not watched:

@@ -48,8 +48,8 @@ class ReceiverTap:
 
     To be made before the receiver starts, that is in the ``track`` event. `on_packet` gets
     every RTP packet, `on_frame` every complete encoded frame; neither may raise.
-    `wanted` says whether frames shall be decoded, `on_decoded` gets what was: pictures on aiortc's
-    decoder thread, sound on the loop.
+    `wanted` says whether frames shall be decoded, and `full` whether that has to wait for a reader.
+    `on_decoded` gets what was: pictures on aiortc's decoder thread, sound on the loop.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class ReceiverTap:
         on_drop: Callable[[], None],
         on_decoded: Callable[[Any], None],
         wanted: Callable[[], bool],
+        full: Callable[[], bool],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         parameter_sets: Callable[[int], bytes | None] = lambda _payload_type: None,
     ) -> None:
@@ -97,6 +98,7 @@ class ReceiverTap:
             self._path = StockPath(receiver, kind=kind, now=loop.time, on_loss=self._lost)
         self._gate = DecoderGate(kind, self._deliver, loop.time)
         self._gate.wanted = wanted
+        self._gate.full = full
         self._gate.on_drop = on_drop
         self._gate.on_decoded = on_decoded
         self._gate.need_keyframe = self._ask_again
@@ -115,6 +117,20 @@ class ReceiverTap:
     def begin_decoding(self) -> None:
         """Somebody wants decoded frames from now on."""
         self._gate.begin()
+
+    def resume_decoding(self) -> None:
+        """A reader that had no room has some again."""
+        self._gate.resume()
+
+    @property
+    def holds(self) -> bool:
+        """Whether decoding waits for a reader."""
+        return self._gate.holds
+
+    @property
+    def decodes_late(self) -> bool:
+        """Whether the sound that is being decoded has waited for a reader."""
+        return self._gate.decodes_late
 
     @property
     def decoder_queue_frames(self) -> int:

@@ -69,7 +69,8 @@ class DecodedSink:
     """A function where a FrameBuffer could be: one of an engine's readers of decoded frames.
 
     One that raises is removed and reported. With `any_thread` it is called on the thread that
-    decodes, and otherwise on the loop; `on_end` always there.
+    decodes, and otherwise on the loop; `on_end` always there. Decoding waits while `full`, which is
+    asked on both, says so.
     """
 
     def __init__(
@@ -79,13 +80,20 @@ class DecodedSink:
         loop: asyncio.AbstractEventLoop,
         *,
         any_thread: bool = False,
+        full: Callable[[], bool] | None = None,
     ) -> None:
         self._take = take
         self._on_end = on_end
         self._loop = loop
+        self._full = full
         self.any_thread: bool = any_thread
         self.closed: bool = False
         """Whether no further frame is wanted."""
+
+    @property
+    def full(self) -> bool:
+        """Whether decoding has to wait."""
+        return self._full is not None and self._full()
 
     def push(self, frame: Any) -> None:
         """The newest frame; called by the engine."""
