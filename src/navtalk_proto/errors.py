@@ -30,6 +30,7 @@ __all__ = [
     "ProtocolViolatedError",
     "ConnectTimeoutError",
     "MediaError",
+    "BufferOverrunError",
     "RefusedError",
     "ConnectRefusedError",
     "InsufficientBalanceError",
@@ -261,6 +262,24 @@ class MediaError(ConnectError):
 
     code = "media"
     hint = "the candidate pairs that were tried say which network path is missing"
+
+
+class BufferOverrunError(NavTalkError):
+    """A reader with the policy ``raise`` was slower than the media, and frames were lost.
+
+    `buffer` is the name of what was full, `size` how many frames it holds, `lost` how many the
+    reader will not get. It goes on with the newest frame: the next read gives that.
+    """
+
+    code = "buffer-overrun"
+    retryable = True
+    hint = "read again for the newest frame; a larger size or another policy avoids it"
+
+    def __init__(self, buffer: str, *, size: int, lost: int) -> None:
+        super().__init__(f"{buffer}: full at {size} frames, {lost} were lost")
+        self.buffer = buffer
+        self.size = size
+        self.lost = lost
 
 
 class RefusedError(ConnectError):

@@ -21,6 +21,8 @@ from navtalk_asyncio.media.feed import PacketFeed as PacketFeed
 from navtalk_asyncio.media.feed import Tap
 from navtalk_asyncio.media.feed import av_feed as av_feed
 from navtalk_asyncio.media.feed import packet_feed as packet_feed
+from navtalk_asyncio.media.frame_feed import FrameFeed as FrameFeed
+from navtalk_asyncio.media.frame_feed import FramePolicy as FramePolicy
 from navtalk_asyncio.media.interface import Engine, EngineFactory
 from navtalk_asyncio.media.packet_buffer import PacketCounters as PacketCounters
 from navtalk_asyncio.media.sender_reports import TrackTiming

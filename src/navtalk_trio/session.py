@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from navtalk_proto.engine import TrackCounters
 from navtalk_proto.errors import LocalProtocolError, SessionClosedError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from navtalk_trio.engine_thread import (
         AvFrame,
         AvSync,
+        FrameFeed,
+        FramePolicy,
         PacketFeed,
         Recorder,
         ThreadEngine,
@@ -68,6 +70,46 @@ class MediaCalls(SessionCalls):
     def audio(self) -> AsyncIterator[av.AudioFrame]:
         """The human's voice as decoded PyAV frames: s16, 48,000 Hz stereo, 20 ms each."""
         return self._frames(MediaKind.AUDIO)
+
+    @overload
+    def frames(
+        self,
+        kind: Literal[MediaKind.VIDEO],
+        *,
+        policy: FramePolicy = "latest",
+        size: int | None = None,
+    ) -> FrameFeed[av.VideoFrame]: ...
+
+    @overload
+    def frames(
+        self,
+        kind: Literal[MediaKind.AUDIO],
+        *,
+        policy: FramePolicy = "latest",
+        size: int | None = None,
+    ) -> FrameFeed[av.AudioFrame]: ...
+
+    def frames(
+        self, kind: MediaKind, *, policy: FramePolicy = "latest", size: int | None = None
+    ) -> FrameFeed[Any]:
+        """Decoded PyAV frames of a kind, by what is to happen when the reader is slow.
+
+        At most `size` frames wait: pictures (2 unless given), or pieces of sound of 20 ms (20).
+        Then, with the policy ``latest``, the oldest gives way, as with :attr:`video`. With
+        ``raise``, reading raises BufferOverrunError, all that waited is lost, and the next read
+        gives the newest frame. With ``block``, the decoder waits, and all other readers of this
+        kind with it; a second of encoded frames waits for the decoder, and beyond that pictures
+        give way up to the next keyframe, and the oldest sound.
+
+        Counters and settings are attributes of what is returned. Each call is a reader of its own;
+        one that is not read on with ``block`` is to be dropped or closed. Ends with the media; goes
+        on after a reconnection. Raises ValueError for a size below 1, LocalProtocolError on a
+        session without media, or whose engine does not give frames to such readers.
+        """
+        self._thread_engine()  # Raises where there is nothing to read, at once.
+        from navtalk_trio.engine_thread import FrameFeed
+
+        return FrameFeed(kind, policy, size, self._pump.renewed, lambda: self._thread_engine().tap)
 
     def _trace_file(self, options: TraceOptions) -> AbstractAsyncContextManager[TraceRecorder]:
         return trace_file(options, self._pump.secrets)

@@ -12,6 +12,7 @@ from navtalk_proto.errors import (
     AvatarNotFoundError,
     AvatarReplyError,
     BackendRefusedError,
+    BufferOverrunError,
     ConnectError,
     ConnectFailedError,
     ConnectionLimitExceededError,
@@ -59,6 +60,7 @@ def test_codes_are_stable() -> None:
         "ProtocolViolatedError": "protocol-violated",
         "ConnectTimeoutError": "connect-timeout",
         "MediaError": "media",
+        "BufferOverrunError": "buffer-overrun",
         "RefusedError": "refused",
         "ConnectRefusedError": "refused-fail",
         "InsufficientBalanceError": "refused-balance",
@@ -87,6 +89,7 @@ def test_codes_are_stable() -> None:
         ConnectFailedError,
         ConnectTimeoutError,
         MediaError,
+        BufferOverrunError,
         ConnectRefusedError,
         InsufficientBalanceError,
         ConnectionLimitExceededError,
@@ -126,6 +129,13 @@ def test_a_malformed_message_says_where(type: str | None, field: str | None, tex
     error = MalformedMessageError("is not JSON", type=type, field=field)
     assert str(error) == text
     assert (error.reason, error.type, error.field) == ("is not JSON", type, field)
+
+
+def test_an_overrun_says_what_was_full_and_what_is_lost() -> None:
+    error = BufferOverrunError("reader of video", size=2, lost=7)
+    assert str(error) == "reader of video: full at 2 frames, 7 were lost"
+    assert (error.buffer, error.size, error.lost) == ("reader of video", 2, 7)
+    assert error.retryable
 
 
 def test_a_failed_connect_says_where() -> None:

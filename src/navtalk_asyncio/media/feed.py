@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from navtalk_asyncio.media.av_buffer import AvBuffer, AvFrame, DecodedFrame
 from navtalk_asyncio.media.interface import EncodedFrame, EncodedSource
@@ -38,11 +39,26 @@ class Tap:
     post: Callable[[Callable[[], None]], object]
     """Runs a callable on the application's loop, soon or at once; never raises."""
     flag: Callable[[], Flag]
+    one_loop: bool = False
+    """`post` does not change threads: both loops are one."""
 
     @staticmethod
     def same_loop(engine: EncodedSource) -> Tap:
         """For an engine on the application's own asyncio loop."""
-        return Tap(engine, lambda work: work(), lambda work: work(), asyncio.Event)
+        return Tap(engine, lambda work: work(), lambda work: work(), asyncio.Event, one_loop=True)
+
+    def for_any_thread(self) -> Tap:
+        """The same, whose `post` may be called on any thread. To be asked for on the
+        application's loop."""
+        if not self.one_loop:
+            return self
+        loop = asyncio.get_running_loop()
+
+        def post(work: Callable[[], None]) -> None:
+            with suppress(RuntimeError):  # The loop is gone, and its readers with it.
+                loop.call_soon_threadsafe(work)
+
+        return evolve(self, post=post)
 
 
 class _Buffer(Protocol[_PutT, _TakenT]):
@@ -52,7 +68,7 @@ class _Buffer(Protocol[_PutT, _TakenT]):
 
 
 class _Channel(Generic[GivenT, ItemT]):
-    """A buffer between two loops. Not the iterator that the reader holds: the engine keeps this
+    """A buffer between two threads. Not the iterator that the reader holds: the engine keeps this
     alive, and must not keep that."""
 
     def __init__(self, buffer: _Buffer[GivenT, ItemT], tap: Tap) -> None:
@@ -64,7 +80,7 @@ class _Channel(Generic[GivenT, ItemT]):
         self._failure: Exception | None = None
         self.ended = False
 
-    # ---- on the engine's loop
+    # ---- on the engine's loop, or a thread of its where `post` is for any
 
     def put(self, item: GivenT) -> None:
         with self._lock:
@@ -123,11 +139,17 @@ class Feed(Generic[GivenT, ItemT]):
     cancel-safe: a cancelled read takes nothing."""
 
     def __init__(
-        self, tap: Tap, buffer: _Buffer[GivenT, ItemT], subscribe: Subscribe[GivenT]
+        self,
+        tap: Tap,
+        buffer: _Buffer[GivenT, ItemT],
+        subscribe: Subscribe[GivenT],
+        taken: Callable[[], object] = lambda: None,
     ) -> None:
+        """`taken` is called on the reader's loop after each item that was taken."""
         self._tap = tap
         self._channel = _Channel(buffer, tap)
         self._subscribe = subscribe
+        self._taken = taken
         self._stop: Callable[[], object] | None = None
 
     def __aiter__(self) -> Self:
@@ -136,7 +158,9 @@ class Feed(Generic[GivenT, ItemT]):
     async def __anext__(self) -> ItemT:
         if self._stop is None and not self._channel.ended:
             self._stop = _subscribed(self._tap, self._channel, self._subscribe)
-        return await self._channel.take()
+        item = await self._channel.take()
+        self._taken()
+        return item
 
     async def aclose(self) -> None:
         """Stop reading; what waits is thrown away."""
