@@ -99,10 +99,14 @@ class Peer:
         gather_timeout: float,
     ) -> None:
         self.host = host
-        self.pc = RTCPeerConnection(_configuration(servers, policy)) if early is None else early.pc
-        self.candidates = RemoteCandidates(self.pc, ignore=host.ignore, own=host.own)
-        self.order = asyncio.Lock()
-        self.closing = False
+        self.pc: RTCPeerConnection = (
+            RTCPeerConnection(_configuration(servers, policy)) if early is None else early.pc
+        )
+        self.candidates: RemoteCandidates = RemoteCandidates(
+            self.pc, ignore=host.ignore, own=host.own
+        )
+        self.order: asyncio.Lock = asyncio.Lock()
+        self.closing: bool = False
         self.received: list[ReceivedTrack] = []
         self._number = number
         self._media = media

@@ -46,12 +46,12 @@ class ReceivedTrack:
     def __init__(
         self, peer: Peer, receiver: RTCRtpReceiver, track: MediaStreamTrack, track_id: str
     ) -> None:
-        self.kind = MediaKind(track.kind)
+        self.kind: MediaKind = MediaKind(track.kind)
         self.track_id = track_id
         # Plain numbers: a frozen object for each packet would cost half a percent of a core.
         self._packets = self._bytes = self._frames_decoded = self._frames_dropped = 0
         self.last_packet: float | None = None
-        self.reports = SenderReports(track_id)
+        self.reports: SenderReports = SenderReports(track_id)
         self._peer = peer
         self._host = host = peer.host
         self._started = False
@@ -64,7 +64,7 @@ class ReceivedTrack:
         """Whether somebody decoded this at the last report."""
         self._looked = float("-inf")
         """When a picture was last given to `_picture`, in monotonic seconds."""
-        self.sound_arrival = 0.0
+        self.sound_arrival: float = 0.0
         """When the newest packet of sound came."""
         self._tap: ReceiverTap | None = None
         if works("receiving"):
@@ -84,8 +84,10 @@ class ReceivedTrack:
                 parameter_sets=lambda payload_type: peer.parameter_sets.get(payload_type),
             )
             read_reports(receiver, self.reports)
-        self.meter = ReceiverMeter(receiver, self._tap, kind=self.kind, now=host.loop.time)
-        self.pump = host.own(self._pump(track))
+        self.meter: ReceiverMeter = ReceiverMeter(
+            receiver, self._tap, kind=self.kind, now=host.loop.time
+        )
+        self.pump: asyncio.Task[None] = host.own(self._pump(track))
 
     @property
     def take(self) -> Callable[[Any, int], None] | None:
