@@ -32,7 +32,7 @@ from navtalk_proto.events import (
     PictureFrozen,
     PictureResumed,
 )
-from navtalk_proto.media import Direction, MediaKind, MediaLine, MediaProgress
+from navtalk_proto.media import Direction, MediaKind, MediaLine, MediaProgress, MediaStarted
 from navtalk_proto.testing.udp_wire import UdpWire
 
 PATIENCE = 20.0
@@ -99,6 +99,8 @@ def call(scenario: Callable[[Call], Coroutine[Any, Any, None]], **settings: Any)
                     transport=opener,
                 ) as call.session,
             ):
+                for kind in MediaKind:  # A usable session has one of them; a cut is to meet both.
+                    await call.event(MediaStarted, of(kind))
                 await scenario(call)
         return call
 
