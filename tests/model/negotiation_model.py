@@ -100,6 +100,9 @@ GOOD_REASONS = (
 )
 """Why a candidate of the description that is applied next may be ignored all the same."""
 
+ENGINE_BROKE = "the engine broke"
+"""Why an operation fails."""
+
 MISUSES: tuple[Intent, ...] = (
     Negotiate(media=()),
     Offer(sdp="v=0"),
@@ -157,7 +160,8 @@ class Watched:
         """The newest wish that has ended: it ended those before it."""
         self.failures = 0
         self.gave_up = False
-        """Whether it stopped waiting for an answer since an exchange was complete."""
+        """Whether it stopped waiting for an answer since an exchange was complete, or its engine
+        could not make the offer that was to follow."""
         self.candidates_in = 0
         """Remote candidates that the connection was given while it lived."""
         self.candidates_out = 0
@@ -166,6 +170,8 @@ class Watched:
         self._ignored_because: dict[str | None, str] = {}
         self._added: dict[str | None, int] = {}
         self._sent_offer: Offer | None = None
+        self._offered: dict[tuple[str | None, ...], set[frozenset[str]]] = {}
+        """The transports of the offers that went out, by their mids."""
         self._sent_answer: Answer | None = None
         self._sent_at = 0.0
         self._newest_offer: Offer | None = None
@@ -236,6 +242,7 @@ class Watched:
                     # Told so that an application need not guess which failures are the end.
                     closing = not self.lives and event.reason == "the session is closing"
                     assert event.session_ended is closing
+                    self.gave_up |= event.reason == ENGINE_BROKE
                     if event.reason.startswith("no answer"):
                         self.gave_up = True
                         waited = self.clock.now - self._sent_at
@@ -254,6 +261,8 @@ class Watched:
                 case SendText(kind="webrtc.signaling.offer"):
                     self._sent_offer = self._decode(action)
                     self._sent_at = self.clock.now
+                    mids, ufrags = self._marks(self._sent_offer)
+                    self._offered.setdefault(mids, set()).add(ufrags)
                 case SendText(kind="webrtc.signaling.answer"):
                     self._sent_answer = self._decode(action)
                     assert self.engine.remote == self._newest_offer, "it answers an old offer"
@@ -317,11 +326,16 @@ class Watched:
     def _marked(self, offer: Offer) -> bool:
         """Whether no earlier peer connection made an offer with its mids.
 
-        Where the far end offered first, the mids are those that it gave.
+        One may have: where the far end offered first, the mids are those that it gave.
         """
-        mid = check_description(offer, LIMITS).medias[0].mid or ""
-        own = self.engine.peers == 1 or mid.endswith(f".{self.engine.peers}")
-        return self.engine.own_mids and own
+        mids, ufrags = self._marks(offer)
+        return self._offered[mids] == {ufrags}
+
+    def _marks(self, offer: Offer | None) -> tuple[tuple[str | None, ...], frozenset[str]]:
+        """By what an answer to it may be known, and by what its peer connection is."""
+        assert offer is not None
+        sdp = check_description(offer, LIMITS)
+        return tuple(one.mid for one in sdp.medias), frozenset(sdp.ufrags)
 
     def _adds(self, candidate: IceCandidate) -> None:
         """The engine is given candidates of one generation in the order in which they came."""
@@ -515,7 +529,7 @@ class NegotiationModel(RuleBasedStateMachine):
     def an_operation_fails(self, number: int) -> None:
         busy = [end for end in self.watched if end.engine.busy]
         self.faults = True
-        self.finish(busy[number % len(busy)], fail="the engine broke")
+        self.finish(busy[number % len(busy)], fail=ENGINE_BROKE)
 
     @precondition(lambda self: any(end.has_peer for end in self.watched))
     @rule(number=NUMBERS, closes=st.booleans())
