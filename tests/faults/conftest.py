@@ -38,6 +38,7 @@ import navtalk_trio.testing
 import navtalk_trio.websocket
 from navtalk_proto import ClientConfig, HumanTurn
 from navtalk_proto.events import Event
+from navtalk_proto.media import MediaState, MediaStateChanged
 from navtalk_proto.wire.endpoint import Endpoint
 
 HERE = Path(__file__).parent
@@ -203,8 +204,17 @@ class Seen:
 
     async def until(self, *names: str, count: int = 1) -> Any:
         """Wait for the count-th event of one of these names, and return it."""
+        return await self._nth(lambda event: type(event).__name__ in names, count)
+
+    async def media(self, state: MediaState) -> Any:
+        """Wait until the media connection is told to be in this state, and return the event."""
+        return await self._nth(
+            lambda event: isinstance(event, MediaStateChanged) and event.state is state, 1
+        )
+
+    async def _nth(self, wanted: Callable[[Event], bool], count: int) -> Any:
         while True:
-            found = [event for _, event in self.events if type(event).__name__ in names]
+            found = [event for _, event in self.events if wanted(event)]
             if len(found) >= count:
                 return found[count - 1]
             await self._more.wait()

@@ -13,8 +13,10 @@ from typing import Any
 
 import anyio
 import pytest
+from aioice import ice
 
 from navtalk_proto import (
+    RECEIVE_MEDIA,
     BackendRefusedError,
     ClientConfig,
     ConnectFailedError,
@@ -30,7 +32,7 @@ from navtalk_proto import (
 from navtalk_proto.events import CloseCause, Reconnected, UserTurn
 from navtalk_proto.history import Ending, History
 from navtalk_proto.machines.lifecycle import State
-from navtalk_proto.media import MediaKind
+from navtalk_proto.media import MediaKind, MediaState
 from navtalk_proto.testing import Flow, Side
 from navtalk_proto.wire.messages import (
     BackendError,
@@ -653,6 +655,46 @@ def test_a_bad_network_by_name(stage: Any) -> None:
             sees="a usable session",
             after=took,
             kept="everything",
+        )
+
+    stage.play(scenario)
+
+
+@pytest.mark.representative("trio")
+def test_media_that_is_made_anew_does_not_come_up(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The descriptions are exchanged, and no packet passes."""
+    monkeypatch.setattr(ice, "CONSENT_INTERVAL", 0.1)
+
+    async def scenario(stage: Any) -> None:
+        config = ClientConfig(speech_rate=1000.0, transport_timeout=1.0)
+        async with (
+            stage.kit.udp_wire(1) as wire,
+            stage.connect(wire.wrap, config=config) as session,
+        ):
+            await stage.talk(session, "one")
+            with monkeypatch.context() as at_once:  # The end of a connection takes half a minute.
+                at_once.setattr(ice, "CONSENT_FAILURES", 1)
+                wire.cut()
+                await stage.seen.media(MediaState.CLOSED)
+            await session.negotiate(*RECEIVE_MEDIA)
+            start = time.monotonic()
+            failed = await stage.seen.media(MediaState.FAILED)
+            took = time.monotonic() - start
+            await stage.talk(session, "two")
+            wire.heal()
+            await session.negotiate(*RECEIVE_MEDIA)
+            await picture(session)
+            assert session.end is None
+        assert failed.reason == "ICE took longer than 1 s"
+        assert took < 1.0 + PROMPT
+        assert list(session.history) == [QUESTION, ANSWER, TWO, SECOND_ANSWER]
+        stage.tell(
+            "no packet passes for media made anew (transport_timeout 1 s; 20 s unless changed)",
+            sees="MediaStateChanged, FAILED: ICE took longer than 1 s",
+            after=took,
+            kept="the history; the conversation goes on in writing, and negotiate() makes another",
         )
 
     stage.play(scenario)
