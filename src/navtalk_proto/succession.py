@@ -26,7 +26,7 @@ Theory of operation
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, runtime_checkable
 
 from attrs import evolve
 
@@ -561,8 +561,19 @@ class _Events(EventBuffer):
             self._drop_oldest()
 
 
+@runtime_checkable
+class _Closable(Protocol):
+    """What counts, or lets go of, what was held for its reader."""
+
+    async def aclose(self) -> None: ...
+
+
 class _Renewed(AsyncIterator[T]):
-    """Items of one connection after the other; the iterator of a lost one is dropped."""
+    """Items of one connection after the other; the iterator of a lost one is dropped.
+
+    What that one still holds can be read until the next connection is usable, and no longer: a
+    reader that was slow, or away, goes on with what is there now.
+    """
 
     def __init__(self, succession: Succession[Any], open: Callable[[], AsyncIterator[T]]) -> None:
         self._succession = succession
@@ -574,6 +585,8 @@ class _Renewed(AsyncIterator[T]):
 
     async def __anext__(self) -> T:
         while not self._over:
+            if self._serial != self._succession.serial:
+                await self._drop()
             if self._items is None:
                 serial = await self._succession.newer(self._serial)
                 if serial is None:
@@ -587,4 +600,11 @@ class _Renewed(AsyncIterator[T]):
 
     async def aclose(self) -> None:
         """Read no more; what is held for this iterator is thrown away with it."""
-        self._over, self._items = True, None
+        self._over = True
+        await self._drop()
+
+    async def _drop(self) -> None:
+        items: object = self._items  # An iterator; what it can besides is for it to know.
+        self._items = None
+        if isinstance(items, _Closable):
+            await items.aclose()

@@ -72,11 +72,12 @@ def test_block_is_full_until_something_is_taken() -> None:
 
 def test_what_is_thrown_away_is_told_of_no_more() -> None:
     for policy in ("block", "raise"):
-        held, _ = store(policy, 1)
+        held, counters = store(policy, 1)
         put(held, "a", "b")
         held.clear()
         assert held.take() is None
         assert not held.full
+        assert (counters.taken, counters.dropped) == (0, 2)
 
 
 @pytest.fixture(scope="module")

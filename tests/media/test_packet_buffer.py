@@ -107,8 +107,10 @@ def test_bytes_are_bounded_too_but_the_newest_stays() -> None:
     relay.put(VIDEO, 0.2, size=PACKET_BYTES)
     assert relay.taken() == [("video", 0.2)]
     relay.put(AUDIO, 0.3)
+    before = relay.counters.dropped
     relay.buffer.clear()
     assert relay.taken() == []
+    assert relay.counters.dropped == before + 1
 
 
 def test_another_track_begins_with_a_keyframe_of_its_own() -> None:

@@ -261,3 +261,60 @@ def test_packets_and_frames_in_step_go_on(engine: str) -> None:
 
     with emulator_thread(time_limit=LIMIT) as human:
         anyio.run(main, human, backend=engine.partition("-")[0])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.replaces("receiving")
+def test_who_did_not_read_gets_nothing_old(engine: str) -> None:
+    """Readers that were full when the connection was lost go on with the next one's."""
+    adapter, options = ENGINES[engine]
+    kit = navtalk_asyncio.testing if engine.startswith("asyncio") else navtalk_trio.testing
+    scissors: list[Any] = []
+    newest = 0.0
+
+    def under_scissors(transport: Any) -> Any:
+        scissors.append(kit.cutter())
+        return scissors[-1].wrap(transport)
+
+    async def main(human: Any) -> None:
+        nonlocal newest
+        with anyio.fail_after(PATIENCE):
+            async with (
+                kit.through(under_scissors) as opener,
+                adapter.connect(
+                    human.endpoint(), reconnect=POLICY, transport=opener, **options
+                ) as session,
+                anyio.create_task_group() as tasks,
+            ):
+                first = session.id
+
+                async def watch() -> None:
+                    nonlocal newest
+                    async for item in session.av():
+                        if session.id != first:
+                            return
+                        newest = item.time
+
+                tasks.start_soon(watch)
+                packets, in_step = session.packets(), session.av()
+                blocked = session.frames(MediaKind.VIDEO, policy="block")
+                for reader in (packets, in_step, blocked):
+                    await anext(reader)
+                # A second of pictures waits for the decoder, which waits for us.
+                while not any(  # noqa: ASYNC110 - it comes with media, and is told by no event
+                    one.frames_dropped for one in session.track_counters().values()
+                ):
+                    await anyio.sleep(0.01)
+                scissors[0].cut()
+                await until(session, Reconnected)
+                assert (await anext(packets)).track_id in session.track_counters()
+                assert packets.counters.taken == 2
+                assert packets.counters.dropped > 0
+                assert (await anext(in_step)).time > newest
+                await anext(blocked)
+                assert (blocked.counters.taken, blocked.counters.dropped) == (2, blocked.size)
+                await session.close()
+
+    with emulator_thread() as human:
+        anyio.run(main, human, backend=engine.partition("-")[0])
+    assert newest

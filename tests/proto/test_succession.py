@@ -731,6 +731,39 @@ def test_frames_of_one_connection_after_the_other(make: Any, flag: Any) -> None:
         last.result()
 
 
+class CountedFrames(Frames):
+    """The same, which knows what it was closed with."""
+
+    lost: list[str] | None = None
+
+    async def aclose(self) -> None:
+        self.lost, self.frames = self.frames, []
+
+
+def test_what_a_slow_reader_left_of_a_lost_connection(make: Any, flag: Any) -> None:
+    """It is there until the next one is usable."""
+    hand = make()
+    opened: list[CountedFrames] = []
+
+    def open_frames() -> CountedFrames:
+        opened.append(CountedFrames(f"connection {len(hand.pumps)}", flag))
+        return opened[-1]
+
+    slow, slower = hand.renewed(open_frames), hand.renewed(open_frames)
+    for frames in (slow, slower):
+        assert hand.crank(anext(frames)).result() == "connection 1 1"
+    hand.lose()
+    assert hand.crank(anext(slow)).result() == "connection 1 2"
+    hand.wait()
+    assert opened[1].lost is None
+    hand.driver.ready()
+    assert hand.crank(anext(slow)).result() == "connection 2 1"
+    assert hand.crank(anext(slower)).result() == "connection 2 1"
+    assert [one.lost for one in opened] == [[], ["connection 1 2"], None, None]
+    hand.crank(slow.aclose()).result()
+    assert opened[2].lost == ["connection 2 2"]
+
+
 def test_who_follows_is_told_of_each_connection_that_was_started(make: Any) -> None:
     hand = make()
     first = hand.driver

@@ -43,7 +43,8 @@ class FrameCounters:
     taken: int = 0
     """Frames that the reader took."""
     dropped: int = 0
-    """Decoded frames that it will not get. None with ``block``, where encoded frames give way:
+    """Decoded frames that it will not get: it was slow, or they waited when it was closed, or when
+    the session had reconnected. With ``block`` encoded frames give way to those that come later:
     `frames_dropped` in ``session.track_counters()``."""
 
 
@@ -90,6 +91,7 @@ class FrameStore:
 
     def clear(self) -> None:
         """Throw away what waits."""
+        self._counters.dropped += len(self._held)
         self._held.clear()
         self._lost = 0
 

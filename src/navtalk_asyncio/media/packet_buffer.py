@@ -34,7 +34,7 @@ class PacketCounters:
     taken: int = 0
     """Given to the reader."""
     dropped: int = 0
-    """Gave way because the reader was slow."""
+    """Gave way because the reader was slow, also when the session had reconnected meanwhile."""
     before_keyframe: int = 0
     """Pictures that came before the first keyframe, or before the one after a drop."""
 
@@ -72,6 +72,7 @@ class PacketBuffer:
 
     def clear(self) -> None:
         """Throw away what waits."""
+        self._counters.dropped += len(self._held)
         self._held.clear()
         self._bytes = 0
 
