@@ -14,9 +14,14 @@ import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from receivers import NAMES, OURS, loops, median, present
+
+NOT_MEASURED: Final = "not measured"
+WIDTH: Final = len(NOT_MEASURED) + 1
+"""Of a column of the table."""
 
 Round = Mapping[str, float]
 """A value for each receiver."""
@@ -58,10 +63,21 @@ class Answer:
     digits: int = 1
     adapters: Sequence[str] = OURS
     """Which of ours are compared."""
+    at_least: set[str] = field(factory=set)
+    """Receivers whose value may be larger: more could not be measured."""
 
     def value(self, receiver: str) -> float:
-        """The median of a receiver's rounds, NaN where it was not there."""
-        return median([one[receiver] for one in self.rounds if receiver in one])
+        """The median of a receiver's rounds, NaN where it was not there. A round that could not be
+        measured is NaN, and left out."""
+        values = [one[receiver] for one in self.rounds if receiver in one]
+        return median([value for value in values if not math.isnan(value)])
+
+    def text(self, receiver: str) -> str:
+        """The value as the table has it."""
+        value = self.value(receiver)
+        if math.isnan(value):
+            return NOT_MEASURED if any(receiver in one for one in self.rounds) else "-"
+        return f"{'>= ' if receiver in self.at_least else ''}{value:.{self.digits}f}"
 
     def ratio(self, receiver: str, other: str) -> float:
         """The median of the rounds' ratios; NaN where one of them was not there."""
@@ -96,13 +112,12 @@ def _ratio(value: float, base: float) -> float:
 
 def table(answers: Sequence[Answer]) -> str:
     """One line for each bar, and one for a question without any."""
-    columns = "".join(f"{name:>10}" for name in NAMES.values())
+    columns = "".join(f"{name:>{WIDTH}}" for name in NAMES.values())
     lines = [f"{'':<46}{columns}   {'ratio':<14}{'bar':<18}met"]
     for answer in answers:
         values = ""
         for receiver in NAMES:
-            value = answer.value(receiver)
-            values += f"{'-' if math.isnan(value) else f'{value:.{answer.digits}f}':>10}"
+            values += f"{answer.text(receiver):>{WIDTH}}"
         line = f"{answer.question:<46}{values}"
         if not answer.bars:
             lines.append(line)

@@ -80,3 +80,11 @@ def test_the_table_has_a_line_for_each_bar() -> None:
         "NO",
     ]
     assert second.split() == ["1.00", "1.25", "<=", "1.1x", "wrtc", "yes", "NO"]
+
+
+def test_what_was_not_measured_has_no_number() -> None:
+    rounds = [{"ours": math.nan, "ours_trio": math.nan}, {"ours": 20.0, "ours_trio": math.nan}]
+    answer = Answer("sessions", rounds, digits=0, at_least={"ours"})
+    texts = [answer.text(receiver) for receiver in ("ours", "ours_trio", "stock")]
+    assert texts == [">= 20", "not measured", "-"]
+    assert "  >= 20 not measured  " in answers.table([answer])
