@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -60,24 +61,21 @@ def run_sessions(options: Options) -> list[Answer]:
 
 
 def run_media_sessions(options: Options) -> list[Answer]:
-    """How many sessions with media each adapter holds on a core.
-
-    Where the sender did not keep up it is more, which is said while it is measured.
-    """
+    """How many sessions with media each adapter holds on a core."""
     points = media_sessions.report(quick=options.quick)
     if options.plots:
         media_sessions.plot(points, options.plots / "media_sessions.png")
     for sentence in media_sessions.told(points):
         progress(sentence)
     words = {"idle": "idle", "recorded": "recorded", "vp8": "decoded VP8", "h264": "decoded H.264"}
-    return [
-        Answer(
-            f"sessions on a core: {word}",
-            [{peer: float(media_sessions.knee(points, NAMES[peer], mode)[0]) for peer in OURS}],
-            digits=0,
-        )
-        for mode, word in words.items()
-    ]
+    answers = []
+    for mode, word in words.items():
+        knees = {peer: media_sessions.knee(points, NAMES[peer], mode) for peer in OURS}
+        held = {peer: math.nan if one is None else one.sessions for peer, one in knees.items()}
+        least = {peer for peer, one in knees.items() if one is not None and not one.sure}
+        answer = Answer(f"sessions on a core: {word}", [held], digits=0, at_least=least)
+        answers.append(answer)
+    return answers
 
 
 FILES: Final[dict[str, Callable[[Options], list[Answer]]]] = {
@@ -118,6 +116,7 @@ def load(path: Path) -> Kept:
                 answer["rounds"],
                 [Bar(bar["at_most"], bar["to"]) for bar in answer["bars"]],
                 answer["digits"],
+                at_least=set(answer.get("at_least", ())),
             )
             for answer in answers
         ]
@@ -134,6 +133,7 @@ def save(path: Path, kept: Kept) -> None:
             "rounds": [dict(one) for one in answer.rounds],
             "bars": [{"at_most": bar.at_most, "to": bar.to} for bar in answer.bars],
             "digits": answer.digits,
+            "at_least": sorted(answer.at_least),
         }
 
     answers = {where: [plain(one) for one in answers] for where, answers in kept.items()}
@@ -147,6 +147,7 @@ def merge(kept: Kept, where: str, new: Sequence[Answer]) -> None:
     for answer in new:
         if answer.question in old:
             answer.rounds[:0] = old[answer.question].rounds
+            answer.at_least |= old[answer.question].at_least
     kept[where] = list(new)
 
 

@@ -77,7 +77,7 @@ AUDIO_RATE, AUDIO_FRAME = 48_000, 960
 SENT_KEPT: Final = 65_536
 """Send times kept of a session: 36 minutes at 30 pictures a second."""
 
-SESSIONS_KEPT: Final = 64
+SESSIONS_KEPT: Final = 128
 """Sessions whose send times are kept, the newest."""
 
 STOP_SECONDS: Final = 10.0

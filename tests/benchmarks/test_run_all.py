@@ -20,6 +20,7 @@ import sessions
 import steady_latency
 from answers import Answer, Bar, Options
 from attrs import evolve
+from media_sessions import Knee
 from receivers import Received
 from sender import Sent
 
@@ -151,7 +152,7 @@ def test_pieces_of_a_run_are_kept_and_put_together(
 
 
 def test_the_cores_speed_and_its_sessions_are_lines_of_the_table(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     row = core_speed.Row(
         question="small message", ours=6.0, reference=0.75, ratio=8.0, unit="us", bar=8.0
@@ -166,9 +167,22 @@ def test_the_cores_speed_and_its_sessions_are_lines_of_the_table(
     (held,) = run_all.FILES["sessions"](Options(quick=True))
     assert (held.value("ours"), held.value("ours_trio")) == (900, 400)
     monkeypatch.setattr(media_sessions, "report", lambda *, quick: [])
-    monkeypatch.setattr(media_sessions, "knee", lambda points, adapter, mode: (len(mode), True))
+    knees = {"idle": Knee(sessions=60, sure=False), "vp8": Knee(sessions=15, sure=True)}
+    monkeypatch.setattr(media_sessions, "knee", lambda points, adapter, mode: knees.get(mode))
     with_media = run_all.FILES["media_sessions"](Options(quick=True))
-    assert [answer.value("ours_trio") for answer in with_media] == [4, 8, 3, 4]
+    assert [answer.text("ours_trio") for answer in with_media] == [
+        *(">= 60", "not measured", "15", "not measured"),
+    ]
+    path = tmp_path / "kept.json"
+    run_all.save(path, {"media_sessions uvloop": with_media})
+    kept = run_all.load(path)
+    run_all.merge(kept, "media_sessions uvloop", with_media[1:])
+    assert [answer.text("ours") for answer in kept["media_sessions uvloop"]] == [
+        *("not measured", "15", "not measured"),
+    ]
+    again = [Answer(with_media[0].question, [{"ours": 62.0}], digits=0)]
+    run_all.merge(kept := run_all.load(path), "media_sessions uvloop", again)
+    assert kept["media_sessions uvloop"][0].text("ours") == ">= 61"
 
 
 @pytest.mark.usefixtures("known_receivers")
