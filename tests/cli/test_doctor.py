@@ -288,6 +288,13 @@ async def test_a_refusal(refusal: str, text: str, hint: str) -> None:
     found.fails("session", 5, text, hint)
 
 
+async def test_a_session_that_the_server_ends_while_it_is_watched() -> None:
+    async with emulate(faults="refuse=gpu_full@1s") as human:
+        # Longer than the session will be: it is over when the server ends it.
+        found = await examined(human.endpoint(), seconds=60.0)
+    found.fails("throughput", 5, r"received in .*\(gpu_full\): No GPU worker is free", "later")
+
+
 async def test_a_backend_that_does_not_start() -> None:
     async with raw('{"type": "conversation.connected.success", "data": {"sessionId": "s"}}') as url:
         found = await examined(at(url), limit=2.0)

@@ -21,7 +21,15 @@ from rich.text import Text
 
 from navtalk_asyncio.cli.backend import Backend, run_on_loop
 from navtalk_asyncio.cli.exit_codes import ExitCode
-from navtalk_asyncio.cli.findings import Finding, Observed, Verdict, of_session, of_websocket
+from navtalk_asyncio.cli.findings import (
+    Finding,
+    Observed,
+    Verdict,
+    of_pictures,
+    of_session,
+    of_throughput,
+    of_websocket,
+)
 from navtalk_asyncio.cli.reachability import reach
 from navtalk_asyncio.cli.settings import Avatar, AvatarId, Model, Seconds, Settings, Trace, Url
 from navtalk_asyncio.cli.terminal import Screen, error_console
@@ -60,9 +68,6 @@ STEPS: Final = (
     "throughput",
 )
 """Every step, in order. ``ice server`` is told once for each URL."""
-
-_FEW_PICTURES: Final = 10.0
-"""Pictures per second below which something is wrong; services send 25 to 30."""
 
 _NOTICED: Final = 0.125
 """Seconds of A/V offset that people notice (ITU-R BT.1359-1: 125 ms where the sound is late)."""
@@ -226,15 +231,9 @@ class _Examination:
         received = _received(session) - before
         self._seen.pair = session.stats().media.pair
         self._media = [
-            _of_pictures(pictures, size, self._seen.began, took),
+            of_pictures(self._seen, pictures, size, began=began, took=took),
             _of_offset(_offset(session)),
-            Finding(
-                step="throughput",
-                verdict=Verdict.OK if received else Verdict.FAILED,
-                text=f"{received * 8 / took / 1000:.0f} kbit/s of media received in {took:.1f} s",
-                hint="" if received else "the path was cut after the first packet",
-                code=ExitCode.OK if received else ExitCode.MEDIA,
-            ),
+            of_throughput(self._seen, received, took),
         ]
 
     async def _looked_up(self, finding: Finding) -> Finding:
@@ -318,27 +317,6 @@ def _of_probe(probe: IceProbe) -> Finding:
         text=f"{probe.url}: {probe.text}",
         seconds=probe.seconds,
         hint=hint,
-    )
-
-
-def _of_pictures(pictures: list[float], size: str, began: float, took: float) -> Finding:
-    if not pictures:
-        return Finding(
-            step="pictures",
-            verdict=Verdict.FAILED,
-            text=f"packets come, and no picture could be decoded in {took:.1f} s",
-            hint="the server sends no keyframe, or loses so many packets that none is whole",
-            code=ExitCode.MEDIA,
-        )
-    since = pictures[-1] - pictures[0]
-    rate = (len(pictures) - 1) / since if since else 0.0
-    few = rate < _FEW_PICTURES
-    return Finding(
-        step="pictures",
-        verdict=Verdict.WARNING if few else Verdict.OK,
-        text=f"{size}, {rate:.0f} a second",
-        seconds=pictures[0] - began,
-        hint="packets are lost, or the server or this machine is too slow" if few else "",
     )
 
 

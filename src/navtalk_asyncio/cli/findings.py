@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from attrs import define, field, frozen
 
-from navtalk_asyncio.cli.exit_codes import ExitCode, exit_code
+from navtalk_asyncio.cli.exit_codes import ExitCode, exit_code, exit_code_of_end
 from navtalk_proto.errors import (
     ConnectFailedError,
     ConnectTimeoutError,
@@ -24,10 +24,14 @@ from navtalk_proto.errors import (
     RefusedError,
 )
 from navtalk_proto.events import (
+    Closed,
     Connected,
     Event,
     Negotiated,
     NegotiationFailed,
+    Notice,
+    PeerClosing,
+    PictureFrozen,
     Ready,
     ServerWarning,
 )
@@ -37,7 +41,15 @@ from navtalk_proto.wire.endpoint import DEFAULT_PATH
 from navtalk_proto.wire.messages import Answer, Offer
 from navtalk_proto.wire.obsolete import REASON as OBSOLETE
 
-__all__ = ["Finding", "Observed", "Verdict", "of_session", "of_websocket"]
+__all__ = [
+    "Finding",
+    "Observed",
+    "Verdict",
+    "of_pictures",
+    "of_session",
+    "of_throughput",
+    "of_websocket",
+]
 
 EventT = TypeVar("EventT")
 
@@ -103,6 +115,12 @@ class Observed:
         elif message.get("type") == Answer.TYPE and sent and isinstance(sdp, str):
             self.answer = sdp
 
+
+_FEW_PICTURES: Final = 10.0
+"""Pictures per second below which something is wrong; services send 25 to 30."""
+
+_PAUSE: Final = 1.0
+"""Seconds without a picture, at the end, that are no late packet any more."""
 
 _STATUS: Final = re.compile(r"\b(?:HTTP |status[ =:]*)?([45]\d\d)\b")
 
@@ -309,6 +327,65 @@ def _dtls(seen: Observed) -> Finding:
         text = failed[1].reason
         hint = "both ends have no DTLS version or cipher in common, or the path breaks packets"
     return _failed("dtls", seen, text, hint, ExitCode.NETWORK)
+
+
+# ---- a while of pictures and sound
+
+
+def of_pictures(
+    seen: Observed, pictures: list[float], size: str, *, began: float, took: float
+) -> Finding:
+    """The decoded pictures of `took` seconds since `began`; `pictures` are their times."""
+    if not pictures:
+        return _failed(
+            "pictures", seen, f"packets come, and no picture could be decoded in {took:.1f} s",
+            "the server sends no keyframe, or loses so many packets that none is whole",
+            ExitCode.MEDIA,
+        )  # fmt: skip
+    since = pictures[-1] - pictures[0]
+    rate = (len(pictures) - 1) / since if since else 0.0
+    pause = began + took - pictures[-1]
+    frozen = seen.first(PictureFrozen)
+    text, hint = f"{size}, {rate:.0f} a second", ""
+    if pause > _PAUSE:
+        text += f", and none in the last {pause:.1f} s"
+        hint = (
+            "the server stopped sending, or the path was cut: try again, and from another network"
+        )
+    elif frozen is not None:
+        text += f", which showed the same for {frozen[1].frozen_for:.1f} s"
+        hint = "the server sends one picture again and again: what draws the human there stands"
+    elif rate < _FEW_PICTURES:
+        hint = "packets are lost, or the server or this machine is too slow"
+    return Finding(
+        step="pictures",
+        verdict=Verdict.WARNING if hint else Verdict.OK,
+        text=text,
+        seconds=pictures[0] - seen.began,
+        hint=hint,
+    )
+
+
+def of_throughput(seen: Observed, received: int, took: float) -> Finding:
+    """The `received` bytes of `took` seconds, and whether the session was there to their end."""
+    text = f"{received * 8 / took / 1000:.0f} kbit/s of media received in {took:.1f} s"
+    notice, closing, closed = seen.first(Notice), seen.first(PeerClosing), seen.first(Closed)
+    if notice is not None:
+        refusal = RefusedError.of(notice[1].kind, notice[1].text)
+        text += f", when {refusal}"
+        return _failed("throughput", seen, text, refusal.hint, exit_code(refusal))
+    if closing is not None:
+        text += f", when the server ended the session: {closing[1].text}"
+        hint = "sessions work here, and end early: the service's terms, or its support, say why"
+        return _failed("throughput", seen, text, hint, ExitCode.NETWORK)
+    if closed is not None:
+        text += f", when the session ended: {closed[1].reason or closed[1].cause.value}"
+        hint = "the server, or something on the way, hangs up: try without a proxy or VPN"
+        return _failed("throughput", seen, text, hint, exit_code_of_end(closed[1].cause))
+    if not received:
+        hint = "the path was cut after the first packet"
+        return _failed("throughput", seen, text, hint, ExitCode.MEDIA)
+    return Finding(step="throughput", verdict=Verdict.OK, text=text)
 
 
 def _why(seen: Observed) -> str:
