@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -37,11 +39,17 @@ def run(backend: Backend, arguments: Sequence[str] | None = None) -> int:
         code: int | None = build(backend, settings)(
             arguments, exit_on_error=False, print_error=True
         )
+        sys.stdout.flush()
     except CycloptsError:
         return ExitCode.USAGE
     except KeyboardInterrupt:
         error_console().print("interrupted")
         return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads the output, as head(1), has seen enough. What Python still holds of it would
+        # be tried again at exit, and complained about.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
     return code or ExitCode.OK  # None: --help and --version
 
 
