@@ -246,7 +246,9 @@ class ConnectTimeoutError(ConnectError, TimeoutError):
     """The deadline passed. `waiting_for` names the step that did not happen."""
 
     code = "connect-timeout"
-    hint = "waiting_for says which step is stuck: the server, or the network between"
+    hint = (
+        "it is the server, or the network between: `navtalk doctor` looks at each step of the way"
+    )
 
     def __init__(self, waiting_for: str, seconds: float, detail: str = "") -> None:
         super().__init__(
@@ -261,7 +263,7 @@ class MediaError(ConnectError):
     """The media connection could not be made or was lost."""
 
     code = "media"
-    hint = "the candidate pairs that were tried say which network path is missing"
+    hint = "the pairs that were tried say which path is missing; `navtalk doctor` looks closer"
 
 
 class BufferOverrunError(NavTalkError):

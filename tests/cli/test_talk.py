@@ -46,6 +46,13 @@ class Polite:
         return Reply(text=f"You asked: {conversation.text}", pcm=b"\x00\x20\x00\xe0" * 6_000)
 
 
+class Silent(Polite):
+    """Never answers."""
+
+    async def reply(self, conversation: Conversation) -> None:  # type: ignore[override]
+        return None
+
+
 @asynccontextmanager
 async def polite() -> AsyncIterator[Emulator]:
     async with emulate(brain=Polite(), licenses=[LICENCE]) as human:
@@ -206,7 +213,10 @@ def test_no_licence_is_3(
             ["-o", "a.mkv", "--avatar", "x"],
             "give an audio file with the question, --text or --image",
         ),
-        (["--text", "Hi", "-o", "a.mkv"], "there is neither an avatar id nor a name"),
+        (
+            ["--text", "Hi", "-o", "a.mkv"],
+            "say which avatar: --avatar NAME, --avatar-id ID or NAVTALK_AVATAR",
+        ),
         (
             ["--text", "Hi", "-o", "a.mkv", "--avatar", "x", "--url", "http://127.0.0.1"],
             "hint: give a wss:// or ws:// base URL, a licence, and an avatar id or name",
@@ -245,14 +255,47 @@ def test_a_mistake_in_the_arguments_is_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_question_that_is_no_audio_is_2(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, backend: Callable[..., Any],
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["demo", "--question", "notes.txt"], "notes.txt: not a media file"),
+        (["talk", "notes.txt", "-o", "a.mkv"], "notes.txt: not a media file"),
+        (["talk", "--image", "notes.txt", "-o", "a.mkv"], "notes.txt: not a picture"),
+    ],
+)
+def test_a_question_that_is_no_sound_or_picture_is_2_before_anything_is_connected(
+    arguments: list[str],
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NAVTALK_LICENSE", LICENCE)
+    monkeypatch.setenv("NAVTALK_AVATAR", "x")
     (tmp_path / "notes.txt").write_text("What time is it?")
-    assert run(backend(), ["demo", "--question", "notes.txt"]) == 2
-    assert "error: not a media file" in capsys.readouterr().err
+    # Nothing but the line: a step would have come before it.
+    assert run(AsyncioBackend(), arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: {problem}")
+
+
+def test_an_answer_that_the_server_ends_says_why(command_beside: Start) -> None:
+    async def main() -> None:
+        async with (
+            emulate(brain=Silent(), licenses=[LICENCE], faults="refuse=gpu_full@1s") as human,
+            command_beside(
+                "talk", "--text", "Hi", "-o", "a.mkv", "--avatar", "navtalk.Lea",
+                "--url", human.url, NAVTALK_LICENSE=LICENCE,
+            ) as process,
+        ):  # fmt: skip
+            code, _, err = await ended(process)
+        assert code == 5
+        *_, closed, _, error = err.splitlines()
+        assert closed.endswith("the session ended: refused (no worker is free)")
+        assert error.startswith("error: no answer: ")
+        assert error.endswith("; the server reports: No GPU worker is free, try again later.")
+
+    asyncio.run(main())
 
 
 def test_a_full_disk_is_told(

@@ -86,7 +86,7 @@ def add_demo(app: App, backend: Backend) -> None:
             The result as one JSON object.
         """
         screen = Screen(json=json)
-        if problem := problem_with(inputs=(question,), output=output, still=still):
+        if problem := problem_with(question=question, output=output, still=still):
             return screen.complain(problem, code=ExitCode.USAGE)
         with as_file(QUESTION) as own:
             spoken = question if question is not None or text is not None else own

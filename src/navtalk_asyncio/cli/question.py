@@ -71,6 +71,8 @@ class Answer:
     """The question was asked; what comes from then on is its answer."""
     error: str | None = None
     """What the server reported instead of an answer."""
+    farewell: str | None = None
+    """What the server said as it ended the session."""
     ended: Closed | None = None
     still: av.VideoFrame | None = field(default=None, repr=False)
     """The picture at the loudest moment, when the mouth is open."""
@@ -236,6 +238,8 @@ def _note(event: Event, answer: Answer) -> None:
             answer.quiet_seconds = 0.0
         case ErrorReported(text=text) | ResponseFailed(reason=text):
             answer.error = text
+        case Notice(text=text) | PeerClosing(text=text):
+            answer.farewell = text
         case Closed():
             answer.ended = event
         case _:
@@ -290,7 +294,7 @@ def describe(event: Event) -> tuple[str, str] | None:
         case Closed():
             cause = event.cause.value
             # A refusal's close frame says no more than that it is one.
-            reason = "" if event.reason == cause else f" {event.reason}".rstrip()
+            reason = f" ({event.reason})" if event.reason not in ("", cause) else ""
             return "closed", f"the session ended: {cause}{reason}"
         case _:
             return None

@@ -29,6 +29,7 @@ __all__ = [
     "Avatar",
     "AvatarId",
     "Model",
+    "NoAvatarError",
     "NoLicenceError",
     "Port",
     "Seconds",
@@ -69,6 +70,13 @@ class NoLicenceError(NavTalkError):
 
     code = "no-licence"
     hint = "the console of your account shows it; the emulator takes sk_navtalk_EXAMPLE"
+
+
+class NoAvatarError(NavTalkError):
+    """No argument, no variable of the environment and no config file says whom to call."""
+
+    code = "no-avatar"
+    hint = "`navtalk avatars` lists those of a licence; `navtalk serve` prints the emulator's"
 
 
 class Settings:
@@ -118,9 +126,15 @@ class Settings:
     def endpoint(
         self, url: str, *, avatar: str | None, avatar_id: str | None, model: str | None
     ) -> Endpoint:
-        """Where to connect, with the licence. Raises NavTalkError: none, or a wrong URL."""
+        """Where to connect, with the licence.
+
+        Raises NoLicenceError and NoAvatarError where there is none, EndpointError for a wrong URL.
+        """
+        license = self.license()
+        if not avatar and not avatar_id:
+            raise NoAvatarError("say which avatar: --avatar NAME, --avatar-id ID or NAVTALK_AVATAR")
         return Endpoint(
-            base_url=url, license=self.license(), name=avatar, avatar_id=avatar_id, model=model
+            base_url=url, license=license, name=avatar, avatar_id=avatar_id, model=model
         )
 
     def license(self) -> Secret:

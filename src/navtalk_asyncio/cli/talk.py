@@ -97,7 +97,8 @@ def answered(
     except (NavTalkError, OSError) as error:
         return screen.failed(error)
     if answer.missing:
-        reported = f"; the server reports: {answer.error}" if answer.error else ""
+        said = answer.farewell or answer.error
+        reported = f"; the server reports: {said}" if said else ""
         cause = None if answer.ended is None else answer.ended.cause
         return screen.complain(
             f"no answer: {', '.join(answer.missing)} did not arrive{reported}",
@@ -182,7 +183,7 @@ def add_talk(app: App, backend: Backend, settings: Settings) -> None:
             return screen.complain(
                 "give an audio file with the question, --text or --image", code=ExitCode.USAGE
             )
-        if problem := problem_with(inputs=(question, image), output=output, still=still):
+        if problem := problem_with(question=question, image=image, output=output, still=still):
             return screen.complain(problem, code=ExitCode.USAGE)
         try:
             endpoint = settings.endpoint(url, avatar=avatar, avatar_id=avatar_id, model=model)
