@@ -43,6 +43,11 @@ ESTIMATE_MS: Final = 5
 """Milliseconds whose packets the bandwidth estimator gets as one: it takes those sent within that
 time as one anyway (TIMESTAMP_GROUP_LENGTH_MS in aiortc's rate.py), and is slow at it."""
 
+ASIDE_SECONDS: Final = 0.001
+"""How long the estimator is kept waiting. The decoder's thread, which a picture wakes, needs the
+interpreter for a moment; the estimator would keep it for half a millisecond the first time, in
+which it makes a thousand objects."""
+
 
 @frozen(slots=True)
 class _Format:
@@ -109,6 +114,9 @@ class ReceivePath:
         self._unestimated = 0
         """Bytes received since the estimator got some."""
         self._unestimated_since = 0
+        self._estimates: list[tuple[int, int, int, int]] = []
+        """What the estimator has not got yet: sending time, arrival, bytes, SSRC."""
+        self._aside: asyncio.TimerHandle | None = None
         self._timer: asyncio.Handle | None = None
         self._timer_due = 0.0
         """When the timer fires. uvloop's has no when() for what is due already."""
@@ -130,6 +138,9 @@ class ReceivePath:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._aside is not None:
+            self._aside.cancel()
+            self._aside = None
 
     def receive(self, packet: Any, arrival_time_ms: int) -> None:
         """A packet of aiortc's parser, on the loop."""
@@ -288,7 +299,7 @@ class ReceivePath:
             self._spawn(self._receiver._send_rtcp_nack(self.ssrc, numbers))
 
     def _estimate(self, packet: Any, arrival_time_ms: int) -> None:
-        """Tell the sender how much it may send (REMB), as aiortc does."""
+        """Count a packet for what the sender is told that it may send (REMB), as aiortc does."""
         if not self._unestimated:
             self._unestimated_since = arrival_time_ms
         self._unestimated += len(packet.payload) + packet.padding_size
@@ -296,22 +307,29 @@ class ReceivePath:
             return
         size, self._unestimated = self._unestimated, 0
         send_time = packet.extensions.abs_send_time
-        receiver = self._receiver
-        estimator = receiver._RTCRtpReceiver__remote_bitrate_estimator
-        if estimator is None or send_time is None:
+        if send_time is None or self._receiver._RTCRtpReceiver__remote_bitrate_estimator is None:
             return
-        estimate = estimator.add(
-            abs_send_time=send_time,
-            arrival_time_ms=arrival_time_ms,
-            payload_size=size,
-            ssrc=packet.ssrc,
-        )
-        ssrc = receiver._RTCRtpReceiver__rtcp_ssrc
-        if estimate is not None and ssrc is not None:
-            feedback = RtcpPsfbPacket(
-                fmt=RTCP_PSFB_APP, ssrc=ssrc, media_ssrc=0, fci=pack_remb_fci(*estimate)
+        self._estimates.append((send_time, arrival_time_ms, size, packet.ssrc))
+        if self._aside is None:
+            self._aside = self._loop.call_later(ASIDE_SECONDS, self._tell_estimator)
+
+    def _tell_estimator(self) -> None:
+        self._aside = None
+        receiver = self._receiver
+        estimates, self._estimates = self._estimates, []
+        for send_time, arrival_time_ms, size, ssrc in estimates:
+            estimate = receiver._RTCRtpReceiver__remote_bitrate_estimator.add(
+                abs_send_time=send_time,
+                arrival_time_ms=arrival_time_ms,
+                payload_size=size,
+                ssrc=ssrc,
             )
-            self._spawn(receiver._send_rtcp(feedback))
+            own_ssrc = receiver._RTCRtpReceiver__rtcp_ssrc
+            if estimate is not None and own_ssrc is not None:
+                feedback = RtcpPsfbPacket(
+                    fmt=RTCP_PSFB_APP, ssrc=own_ssrc, media_ssrc=0, fci=pack_remb_fci(*estimate)
+                )
+                self._spawn(receiver._send_rtcp(feedback))
 
 
 def _vp8_data(payload: bytes) -> bytes:
