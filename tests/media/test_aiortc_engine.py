@@ -687,7 +687,7 @@ async def test_stock_aiortc_still_makes_a_call(
     assert len(told) == len(set(told)) == len(private_names.GROUPS)
 
 
-@pytest.mark.replaces("receiving")
+@pytest.mark.replaces("opening", "gathering", "checks", "receiving")
 async def test_receivers_are_ready_before_the_far_end_has_the_answer(media: Any) -> None:
     server, client = media.server(), media.driver()
     await server.open(media.send)
@@ -709,7 +709,7 @@ async def test_receivers_are_ready_before_the_far_end_has_the_answer(media: Any)
     ] == threads
 
 
-@pytest.mark.replaces("receiving")
+@pytest.mark.replaces("opening", "gathering", "checks")
 async def test_an_answer_leaves_before_the_first_check(media: Any) -> None:
     server, client = media.server(), media.driver()
     await server.open(media.send)
@@ -731,6 +731,7 @@ async def test_an_answer_leaves_before_the_first_check(media: Any) -> None:
     assert at_first_check[0] == len(client.completions) == 3
 
 
+@pytest.mark.replaces("opening", "gathering", "checks", "receiving")
 async def test_receivers_that_never_receive_end_with_the_engine(media: Any) -> None:
     server, client = media.server(), media.driver()
     await server.open(media.send)

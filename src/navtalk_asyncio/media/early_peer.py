@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import aioice
 from aiortc import (
@@ -24,12 +24,15 @@ from aiortc import (
 )
 from aiortc.rtcconfiguration import RTCIceTransportPolicy
 
+from navtalk_asyncio.media.early_thread import EarlyThread
 from navtalk_asyncio.media.gathering import Gathering
 from navtalk_asyncio.media.ice_checks import PromptChecks
 from navtalk_asyncio.media.private_names import works
 from navtalk_proto.media import IcePolicy, MediaKind
 
 __all__ = ["EarlyPeer"]
+
+_RECEIVES: Final = frozenset({"recvonly", "sendrecv"})
 
 
 class EarlyPeer:
@@ -64,6 +67,7 @@ class EarlyPeer:
         certificate = private._RTCDtlsTransport__local_certificate
         context = certificate._create_ssl_context(srtp_profiles=private._srtp_profiles)
         certificate._create_ssl_context = lambda *, srtp_profiles: context
+        self._threads = {kind.value: EarlyThread(f"{kind.value}-decoder") for kind in MediaKind}
         self._transceivers = {kind.value: self._make_transceiver(kind) for kind in MediaKind}
         self._private._RTCPeerConnection__createTransceiver = self._give_transceiver
         gatherer = self._transport.transport.iceGatherer
@@ -86,10 +90,21 @@ class EarlyPeer:
         are there; started receivers it leaves alone.
         """
         for transceiver in self.pc.getTransceivers():
-            if transceiver.currentDirection in ("recvonly", "sendrecv"):
+            if transceiver.currentDirection in _RECEIVES:
                 await transceiver.receiver.receive(
                     self._private._RTCPeerConnection__remoteRtp(transceiver)
                 )
+
+    def dismiss_threads(self) -> None:
+        """End the threads of kinds that are not received, once m-lines have their directions."""
+        received = {
+            transceiver.kind
+            for transceiver in self.pc.getTransceivers()
+            if transceiver.direction in _RECEIVES
+        }
+        for kind, thread in self._threads.items():
+            if kind not in received:
+                thread.dismiss()
 
     async def release(self) -> None:
         """Before `pc` is closed: aiortc closes no socket that is bound after its end."""
@@ -103,6 +118,10 @@ class EarlyPeer:
         await self._transport.stop()
         await self._transport.transport.stop()
         await self.gathering.join()
+        for thread in self._threads.values():
+            thread.dismiss()
+            if thread.dismissed and thread.is_alive():
+                await asyncio.to_thread(thread.join)
 
     def _give_transport(self) -> RTCDtlsTransport:
         """With max-bundle the first m-line is the only one that asks."""
@@ -112,6 +131,7 @@ class EarlyPeer:
         """A transceiver that is not an m-line's yet: a video receiver takes half a millisecond."""
         made: RTCRtpTransceiver = self._stock_transceiver(direction="recvonly", kind=kind.value)
         self._private._RTCPeerConnection__transceivers.remove(made)
+        self._threads[kind.value].serve(made.receiver)
         return made
 
     def _give_transceiver(

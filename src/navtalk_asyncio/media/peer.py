@@ -214,7 +214,10 @@ class Peer:
     async def begin_receiving(self) -> None:
         """Have the receivers of an answered offer ready before the first packet comes."""
         async with self.order:
-            if self._early is None or self.closing or self.pc.signalingState != "stable":
+            if self._early is None or self.closing:
+                return
+            self._early.dismiss_threads()
+            if self.pc.signalingState != "stable":
                 return
             await self._early.begin_receiving()
             for received in self.received:

@@ -1,12 +1,12 @@
 """The private names of aiortc 1.16 and aioice 0.13: which are used, and whether they still are so.
 
 They are used in these modules of the media engine, and nowhere else: ``aiortc_internals``,
-``datagram_path``, ``early_peer``, ``gathering``, ``ice_checks``, ``receive_path``,
-``receiver_meter``, ``receiver_tap``, ``rtcp_reports``, ``sender_codec``, ``stock_path``. Nothing
-patches a module or a class: what is replaced is replaced on one object of one peer connection. Each
-group of private names is tested when a process makes its first engine; if it is not what was
-written against, one warning goes to the ``navtalk.media`` logger and that group behaves as stock
-aiortc does:
+``datagram_path``, ``early_peer``, ``early_thread``, ``gathering``, ``ice_checks``,
+``receive_path``, ``receiver_meter``, ``receiver_tap``, ``rtcp_reports``, ``sender_codec``,
+``stock_path``. Nothing patches a module or a class: what is replaced is replaced on one object of
+one peer connection. Each group of private names is tested when a process makes its first engine; if
+it is not what was written against, one warning goes to the ``navtalk.media`` logger and that group
+behaves as stock aiortc does:
 
 =============  ====================================================================================
 gathering      no deadline, no loopback candidates, no late candidates; one STUN and one TURN server
@@ -41,6 +41,7 @@ import inspect
 import logging
 import os
 import queue
+import threading
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -132,6 +133,11 @@ def _test_opening() -> None:
         raise TypeError("RTCCertificate._create_ssl_context makes something else")
     inspect.signature(peer._RTCPeerConnection__remoteRtp).bind(None)
     receive = transceiver.receiver.receive
+    code, names = receive.__func__.__code__, receive.__func__.__globals__
+    if names["threading"] is not threading or not {"threading", "Thread"} <= set(code.co_names):
+        raise TypeError("RTCRtpReceiver.receive does not start a threading.Thread")
+    if code.co_freevars or receive.__func__.__defaults__ or receive.__func__.__kwdefaults__:
+        raise TypeError("RTCRtpReceiver.receive has more than its code")
     for function in (made.stop, made.transport.stop, made.transport.iceGatherer.gather, receive):
         if not inspect.iscoroutinefunction(function):
             raise TypeError(f"{function.__qualname__} is not a coroutine function")
