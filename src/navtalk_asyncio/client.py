@@ -205,7 +205,10 @@ async def connect(
         config = attrs.evolve(config, provider=avatar.capabilities)
     make_engine: EngineFactory | None = None
     if config.media:
-        make_engine = _aiortc_factory(endpoint) if engine is None or engine == "thread" else engine
+        if engine is None or engine == "thread":
+            make_engine = _aiortc_factory(endpoint, on_thread=engine == "thread")
+        else:
+            make_engine = engine
     opener = Opener(
         endpoint,
         transport or _websocket_opener(config, ssl, proxy),
@@ -247,15 +250,17 @@ async def connect(
             yield session
 
 
-def _aiortc_factory(endpoint: Endpoint) -> EngineFactory:
+def _aiortc_factory(endpoint: Endpoint, *, on_thread: bool) -> EngineFactory:
     from navtalk_asyncio.media import AiortcEngine
+    from navtalk_asyncio.media.engine_thread import HEAD_START
 
     # A server on loopback is reached there for media too: the machine may have no other address,
     # and aiortc leaves 127.0.0.1 out of its candidates.
     loopback = endpoint.is_loopback
+    head_start = HEAD_START if on_thread else 0.0
 
     def make(callbacks: EngineCallbacks) -> Engine:
-        return AiortcEngine(callbacks, loopback=loopback)
+        return AiortcEngine(callbacks, loopback=loopback, head_start=head_start)
 
     return make
 

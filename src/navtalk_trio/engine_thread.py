@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import trio
 
-from navtalk_asyncio.media.engine_thread import EngineThread, PushedFrames, ThreadedEngine
+from navtalk_asyncio.media.engine_thread import (
+    HEAD_START,
+    EngineThread,
+    PushedFrames,
+    ThreadedEngine,
+)
 from navtalk_asyncio.media.feed import PacketFeed as PacketFeed
 from navtalk_asyncio.media.feed import Tap
 from navtalk_asyncio.media.feed import av_feed as av_feed
@@ -76,7 +81,7 @@ def aiortc_engine(*, loopback: bool = False) -> EngineFactory:
     def make(callbacks: EngineCallbacks) -> Engine:
         from navtalk_asyncio.media import AiortcEngine
 
-        return AiortcEngine(callbacks, loopback=loopback)
+        return AiortcEngine(callbacks, loopback=loopback, head_start=HEAD_START)
 
     return make
 

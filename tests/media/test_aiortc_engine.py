@@ -700,6 +700,8 @@ async def test_receivers_are_ready_before_the_far_end_has_the_answer(media: Any)
     threads = [received.decoder_thread for received in peer.received]
     assert len(threads) == 2
     assert all(thread.is_alive() for thread in threads)
+    opened = [received._tap._gate._decoder._opened[0] for received in peer.received]
+    assert sorted(opened) == ["VP8", "opus"]
     # They are the ones that are used then, and end without a packet if there is none.
     await server.do(SetRemote, description=answer)
     await client.event(MediaStarted)

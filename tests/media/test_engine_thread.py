@@ -12,16 +12,19 @@ from typing import Any
 import pytest
 import trio
 
+from navtalk_asyncio.client import _aiortc_factory
 from navtalk_asyncio.media import engine_thread
-from navtalk_asyncio.media.engine_thread import EngineThread
+from navtalk_asyncio.media.engine_thread import HEAD_START, EngineThread
 from navtalk_asyncio.media.recorder import RecordingError
 from navtalk_asyncio.media.recording import Recording
 from navtalk_asyncio.thread_engine import ThreadEngine as OnAsyncio
+from navtalk_proto import Endpoint
 from navtalk_proto.actions import MediaCommand
 from navtalk_proto.engine import EngineCallbacks, TrackCounters
 from navtalk_proto.media import Capabilities, MediaKind
 from navtalk_proto.stats import MediaStats
 from navtalk_trio.engine_thread import ThreadEngine as OnTrio
+from navtalk_trio.engine_thread import aiortc_engine
 
 PATIENCE = 20.0
 """Seconds of real time until a wait is given up; only a failing test gets near it."""
@@ -267,3 +270,20 @@ def test_cancelling_asyncio_completes_the_file(times: int, tmp_path: Path) -> No
 
     asyncio.run(asyncio.wait_for(main(), PATIENCE))
     assert media_threads() == []
+
+
+@pytest.mark.anyio
+async def test_ice_waits_for_an_answer_on_its_way_between_threads_only() -> None:
+    endpoint = Endpoint(base_url="ws://127.0.0.1:1", license="sk_navtalk_EXAMPLE", name="x")
+    engines: list[Any] = [
+        _aiortc_factory(endpoint, on_thread=False)(CALLBACKS),
+        _aiortc_factory(endpoint, on_thread=True)(CALLBACKS),
+        aiortc_engine(loopback=True)(CALLBACKS),
+    ]
+    try:
+        assert [engine._head_start for engine in engines] == [0.0, HEAD_START, HEAD_START]
+        waits = [engine._early.checks._head_start for engine in engines if engine._early]
+        assert waits in ([], [0.0, HEAD_START, HEAD_START])
+    finally:
+        for engine in engines:
+            await engine.aclose()

@@ -8,6 +8,7 @@ import av
 import pytest
 from aiortc.codecs import CODECS
 
+from navtalk_asyncio.media import frame_decoder
 from navtalk_asyncio.media.frame_decoder import FrameDecoder, open_decoder
 
 VIDEO = {codec.name: codec for codec in CODECS["video"]}
@@ -83,3 +84,43 @@ def test_another_codec_is_another_decoder() -> None:
     assert frame.width == 64
     unknown = SimpleNamespace(name="none", mimeType="video/none")
     assert decoder.decode(unknown, encoded(b"data")) is None
+
+
+def test_a_decoder_that_was_opened_before_takes_the_first_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[str] = []
+
+    def watched(codec: Any) -> Any:
+        opened.append(codec.name)
+        return open_decoder(codec)
+
+    monkeypatch.setattr(frame_decoder, "open_decoder", watched)
+    vp8, h264 = pictures("VP8", 2), pictures("H264", 1)
+    decoder = FrameDecoder()
+    decoder.open(VIDEO["VP8"])
+    decoder.open(VIDEO["VP8"])
+    assert opened == ["VP8"]
+    assert decoder.decode(VIDEO["VP8"], encoded(vp8[0]))
+    decoder.open(VIDEO["VP8"])
+    assert decoder.decode(VIDEO["VP8"], encoded(vp8[1]))
+    assert opened == ["VP8"]
+    # Agreed on first is not always what comes.
+    other = FrameDecoder()
+    other.open(VIDEO["VP8"])
+    assert other.decode(VIDEO["H264"], encoded(h264[0]))
+    assert opened == ["VP8", "VP8", "H264"]
+
+
+def test_a_decoder_that_cannot_be_opened_is_tried_again_with_a_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(_codec: Any) -> Any:
+        raise ValueError("no such decoder")
+
+    decoder = FrameDecoder()
+    with monkeypatch.context() as patched:
+        patched.setattr(frame_decoder, "open_decoder", broken)
+        decoder.open(VIDEO["VP8"])
+        assert decoder.decode(VIDEO["VP8"], encoded(b"data")) is None
+    assert decoder.decode(VIDEO["VP8"], encoded(pictures("VP8", 1)[0]))

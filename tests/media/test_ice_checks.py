@@ -78,6 +78,36 @@ async def test_no_tick_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
             await asyncio.gather(one.connect(), other.connect())
 
 
+async def test_who_answers_on_another_thread_gives_the_answer_a_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turn, slept = asyncio.sleep, list[float]()
+    begun: list[bool] = []
+
+    async def sleep(seconds: float) -> None:
+        if seconds:
+            slept.append(seconds)
+            begun.extend(bool(agent._check_list) for agent in (one, other))
+        await turn(0)
+
+    async with agents(monkeypatch) as (one, other):
+        PromptChecks(one, head_start=3.0)
+        PromptChecks(other, head_start=4.0)
+        for agent in (one, other):
+            agent.query_consent = asyncio.Event().wait  # type: ignore[method-assign,assignment]
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio, "sleep", sleep)
+            connecting = asyncio.ensure_future(other.connect())
+            while not slept:
+                await turn(0)
+            assert begun == [False, False]
+            await tell(one, other)
+            await tell(other, one)
+            await asyncio.gather(one.connect(), connecting)
+    # The one that offered has no answer to send.
+    assert slept == [4.0]
+
+
 async def test_a_late_candidate_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     async with agents(monkeypatch) as (one, other):
         PromptChecks(one)

@@ -92,6 +92,8 @@ class AiortcEngine:
     `tracks` are what is sent, lent to every peer connection of this engine and stopped by
     :meth:`aclose`. `loopback` adds host candidates on 127.0.0.1, which aioice leaves out.
     `gather_timeout` bounds, in seconds, how long an offer waits for STUN and TURN servers.
+    `head_start` is how long, in seconds, ICE waits for whoever sends an answer: for an engine whose
+    user is on another thread (:data:`navtalk_asyncio.media.engine_thread.HEAD_START`).
 
     Frames are decoded only while somebody reads them. Several readers of a kind share one decoder;
     each has its own buffer. If the private parts of aiortc that this needs have changed, everything
@@ -105,6 +107,7 @@ class AiortcEngine:
         tracks: Sequence[MediaStreamTrack] = (),
         loopback: bool = False,
         gather_timeout: float = GATHER_TIMEOUT,
+        head_start: float = 0.0,
     ) -> None:
         if not gather_timeout > 0:
             raise ValueError("gather_timeout must be positive")
@@ -112,6 +115,7 @@ class AiortcEngine:
         self._tracks = tuple(tracks)
         self._loopback = loopback
         self._gather_timeout = gather_timeout
+        self._head_start = head_start
         self._loop = asyncio.get_running_loop()
         self._peer: Peer | None = None
         self._peers = 0
@@ -399,6 +403,7 @@ class AiortcEngine:
                 tracks=self._tracks,
                 loopback=self._loopback,
                 gather_timeout=self._gather_timeout,
+                head_start=self._head_start,
             )
         except Exception as exc:  # noqa: BLE001 - execute() never raises
             reason = f"{type(exc).__name__}: {exc}"
@@ -419,7 +424,9 @@ class AiortcEngine:
     def _make_early(self, policy: IcePolicy) -> EarlyPeer | None:
         if not EarlyPeer.possible():
             return None
-        return EarlyPeer(policy, loopback=self._loopback, own=self._own)
+        return EarlyPeer(
+            policy, loopback=self._loopback, head_start=self._head_start, own=self._own
+        )
 
     def _take_early(self, policy: IcePolicy) -> EarlyPeer | None:
         """The peer connection that was made before it was asked for, or one made now."""

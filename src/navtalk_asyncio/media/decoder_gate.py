@@ -83,6 +83,10 @@ class DecoderGate:
         """Processor time of decoding a frame, a mean of the newest; None before the first."""
         return self._decoder.seconds
 
+    def open(self, codec: Any) -> None:
+        """Open the decoder of a codec of aiortc's, before its first frame comes."""
+        self._decoder.open(codec)
+
     @property
     def holds(self) -> bool:
         """Whether something waits, or would, until a reader has room."""

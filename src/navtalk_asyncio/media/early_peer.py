@@ -46,6 +46,7 @@ class EarlyPeer:
         policy: IcePolicy,
         *,
         loopback: bool,
+        head_start: float,
         own: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self.policy: IcePolicy = policy
@@ -73,7 +74,7 @@ class EarlyPeer:
         gatherer = self._transport.transport.iceGatherer
         self.agent: aioice.Connection = gatherer._connection
         self.gathering: Gathering = Gathering(self.agent, loopback=loopback)
-        self.checks: PromptChecks = PromptChecks(self.agent)
+        self.checks: PromptChecks = PromptChecks(self.agent, head_start=head_start)
         self.gathered: asyncio.Task[None] = own(gatherer.gather())
         """Done when the description may be made. aiortc takes a gathering that has begun for one
         that is over: a local description must wait for this."""

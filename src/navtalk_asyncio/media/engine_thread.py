@@ -41,6 +41,7 @@ from navtalk_proto.stats import MediaStats, ReceivedTrackStats
 
 __all__ = [
     "CLOSE_SECONDS",
+    "HEAD_START",
     "EngineThread",
     "Post",
     "PushedFrames",
@@ -58,6 +59,11 @@ Post: TypeAlias = Callable[[Callable[[], None]], object]
 
 CLOSE_SECONDS: Final = 5.0
 """How long the thread is waited for when its last session ends."""
+
+HEAD_START: Final = 0.001
+"""Seconds that an answer has for its way to the user's loop and out of it, before ICE begins. The
+two threads share the interpreter: the answer would wait while this one pairs candidates, makes the
+first check and opens decoders. The far end can use none of that before it has the answer."""
 
 
 class EngineThread:

@@ -40,12 +40,22 @@ class FrameDecoder:
     def __init__(self) -> None:
         self._codec: str | None = None
         self._decoder: Any = None
+        self._opened: tuple[str, Any] | None = None
+        """A decoder that waits for its first frame, and the codec that it is for."""
         self._seconds = Mean()
 
     @property
     def seconds(self) -> float | None:
         """Processor time that a frame took, a mean of the newest ones; None before the first."""
         return self._seconds.value
+
+    def open(self, codec: Any) -> None:
+        """Have the first decoder there before the first frame; on another thread if need be."""
+        if self._codec is None and self._opened is None:
+            try:
+                self._opened = (codec.name, open_decoder(codec))
+            except Exception as error:  # noqa: BLE001 - a frame will show it again
+                logger.debug("! no decoder of %s can be opened: %r", codec.name, error)
 
     def decode(self, codec: Any, frame: Any) -> list[Any] | None:
         """The PyAV frames that an encoded frame makes; None where it cannot be read.
@@ -59,7 +69,11 @@ class FrameDecoder:
         before = time.thread_time()
         try:
             if codec.name != self._codec:
-                self._decoder = open_decoder(codec)
+                opened, self._opened = self._opened, None
+                if opened is not None and opened[0] == codec.name:
+                    self._decoder = opened[1]
+                else:
+                    self._decoder = open_decoder(codec)
                 self._codec = codec.name
             frames: list[Any] = self._decoder.decode(frame)
         except Exception as error:  # noqa: BLE001 - the far end's data must not end the connection

@@ -34,8 +34,10 @@ _NOT_BEGUN: Final = (ice.CandidatePair.State.WAITING, ice.CandidatePair.State.FR
 class PromptChecks:
     """Stands in for one ICE agent's ``connect()``."""
 
-    def __init__(self, connection: aioice.Connection) -> None:
+    def __init__(self, connection: aioice.Connection, *, head_start: float = 0.0) -> None:
+        """`head_start`: seconds besides, where an answer is handed on to another thread."""
         self._connection = connection
+        self._head_start = head_start
         self._add_remote_candidate = connection.add_remote_candidate
         self._candidates = asyncio.Event()
         connection.connect = self._connect  # type: ignore[method-assign]
@@ -50,6 +52,8 @@ class PromptChecks:
         connection = self._connection
         for _ in range(TURNS):
             await asyncio.sleep(0)
+        if self._head_start and not connection.ice_controlling:  # Who answers is controlled.
+            await asyncio.sleep(self._head_start)
         if not connection._local_candidates_end:
             raise ConnectionError("Local candidates gathering was not performed")
         if connection.remote_username is None or connection.remote_password is None:

@@ -97,6 +97,7 @@ class Peer:
         tracks: Sequence[MediaStreamTrack],
         loopback: bool,
         gather_timeout: float,
+        head_start: float,
     ) -> None:
         self.host = host
         self.pc: RTCPeerConnection = (
@@ -113,6 +114,7 @@ class Peer:
         self._tracks = [internals.SentTrack(track) for track in tracks]
         self._loopback = loopback
         self._gather_timeout = gather_timeout
+        self._head_start = head_start
         self._servers = servers
         self._allow = allow
         self._gatherings: dict[int, Gathering] = {}
@@ -213,6 +215,8 @@ class Peer:
 
     async def begin_receiving(self) -> None:
         """Have the receivers of an answered offer ready before the first packet comes."""
+        if self._head_start:
+            await asyncio.sleep(self._head_start)
         async with self.order:
             if self._early is None or self.closing:
                 return
@@ -221,7 +225,7 @@ class Peer:
                 return
             await self._early.begin_receiving()
             for received in self.received:
-                received.take_thread()
+                received.get_ready()
 
     async def _describe(self, raw: RTCSessionDescription | None) -> None:
         if self._early is not None:
@@ -351,7 +355,10 @@ class Peer:
 
     def _watch_ice(self) -> None:
         if works("checks") and not self._checks:
-            self._checks = [PromptChecks(agent) for agent in internals.ice_connections(self.pc)]
+            self._checks = [
+                PromptChecks(agent, head_start=self._head_start)
+                for agent in internals.ice_connections(self.pc)
+            ]
         if not works("gathering"):
             return
         for agent in internals.ice_connections(self.pc):

@@ -118,10 +118,12 @@ class ReceivedTrack:
         """Ask the far end for a keyframe; whether that was possible."""
         return self._tap is not None and self._tap.request_keyframe()
 
-    def take_thread(self) -> None:
-        """Keep the decoder's thread from being joined on the loop."""
+    def get_ready(self) -> None:
+        """The receiver was started, and nothing has come yet: open its decoder, and keep the
+        decoder's thread from being joined on the loop."""
         if self._tap is not None:
             self._tap.take_thread()
+            self._tap.open_decoder()
 
     @property
     def decoder_thread(self) -> threading.Thread | None:
