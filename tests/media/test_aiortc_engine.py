@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -80,6 +81,23 @@ def m_lines(sdp: str) -> list[str]:
 
 
 # ---- offer, answer, media
+
+
+def mids(offer: Offer) -> list[str]:
+    return re.findall(r"^a=mid:(.*)\r", offer.sdp, re.MULTILINE)
+
+
+async def test_no_two_offers_of_later_peer_connections_have_the_same_mids(media: Any) -> None:
+    """On neither end: an answer then says by its mids which of all of them it is to."""
+    found: list[str] = []
+    for driver in (media.driver(), media.driver()):
+        await driver.open(media.receive)
+        assert mids(await driver.do(SetLocal)) == ["0", "1"]
+        for _ in range(2):
+            await driver.reset(media.receive)
+            found += mids(await driver.do(SetLocal))
+    assert len(found) == len(set(found)) == 8
+    assert not set(found) & {"0", "1"}
 
 
 @pytest.mark.replaces("receiving")

@@ -324,19 +324,15 @@ def test_end_marks_are_dropped_from_our_own() -> None:
     assert drop_end_of_candidates(sdp) == text(SESSION, VIDEO, [HOST], AUDIO)
 
 
-def test_the_first_peer_connections_mids_are_plain() -> None:
-    assert mark_mids(PLAIN, 1, ()) == PLAIN
-
-
-def test_a_later_peer_connections_mids_are_marked() -> None:
-    marked = mark_mids(PLAIN, 3, ())
-    assert marked == PLAIN.replace("BUNDLE 0 1", "BUNDLE 0.3 1.3").replace(
-        "a=mid:0", "a=mid:0.3"
-    ).replace("a=mid:1", "a=mid:1.3")
+def test_the_mids_of_our_own_m_lines_are_marked_with_the_ufrag() -> None:
+    marked = mark_mids(PLAIN, ())
+    assert marked == PLAIN.replace("BUNDLE 0 1", "BUNDLE 0.abcd 1.abcd").replace(
+        "a=mid:0", "a=mid:0.abcd"
+    ).replace("a=mid:1", "a=mid:1.abcd")
 
 
 def test_mids_that_are_agreed_on_stay() -> None:
     # The far end offered the video first, and called it 0.
-    marked = mark_mids(PLAIN, 2, ["0"])
-    assert "a=group:BUNDLE 0 1.2\r\n" in marked
-    assert [line for line in marked.splitlines() if "mid" in line] == ["a=mid:0", "a=mid:1.2"]
+    marked = mark_mids(PLAIN, ["0"])
+    assert "a=group:BUNDLE 0 1.abcd\r\n" in marked
+    assert [line for line in marked.splitlines() if "mid" in line] == ["a=mid:0", "a=mid:1.abcd"]

@@ -422,18 +422,23 @@ def _stream_labels(sections: Iterable[_Section]) -> dict[str, str]:
     return labels
 
 
-def mark_mids(sdp: str, number: int, known: Collection[str]) -> str:
-    """Our offer with the number of its peer connection in each mid that is not agreed on yet.
+def mark_mids(sdp: str, known: Collection[str]) -> str:
+    """Our offer with the ICE ufrag of its peer connection in each mid that is not agreed on yet.
 
-    ``0`` and ``1`` become ``0.2`` and ``1.2`` on the second one. An answer repeats the mids of its
-    offer (RFC 8829 section 5.3.1), so none to an earlier peer connection's offer is taken for one
-    to this. The first keeps the plain numbers.
+    ``0`` and ``1`` become ``0.kX3f`` and ``1.kX3f``. An answer repeats the mids of its offer (RFC
+    8829 section 5.3.1), so none to another peer connection's offer is taken for one to this. The
+    ufrag is a random one: neither are the mids that a far end gave its own m-lines, whatever it
+    names them by.
     """
-    if number == 1:
-        return sdp
     parsed = _parse(sdp)
+    ufrag = next(
+        line.partition(":")[2]
+        for section in parsed.sections
+        for line in section.lines
+        if line.startswith("a=ice-ufrag:")
+    )
     marked = {
-        section.mid: f"{index}.{number}"
+        section.mid: f"{index}.{ufrag}"
         for index, section in enumerate(parsed.sections)
         if section.mid not in known
     }

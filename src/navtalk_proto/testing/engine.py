@@ -310,7 +310,7 @@ class StrictEngine:
 
     def _write(self, media: tuple[MediaLine, ...]) -> str:
         lines = ["v=0", f"o=- {len(self.history)} 1 IN IP4 0.0.0.0", "s=-", "t=0 0"]
-        own = f".{self.peers}" if self.own_mids and self.peers > 1 else ""
+        own = f".{self.ufrag}" if self.own_mids and self.peers > 1 else ""
         new = (f"{index}{own}" for index in range(len(self._mids), len(media)))
         mids = (*self._mids, *new)
         lines.append("a=group:BUNDLE " + " ".join(mids))

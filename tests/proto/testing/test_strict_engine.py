@@ -119,12 +119,12 @@ def test_media_connects_when_it_is_told_to() -> None:
     assert not engine.connectable, "it is connected"
 
 
-@pytest.mark.parametrize(("own", "mids"), [(True, "0.2 1.2"), (False, "0 1")])
+@pytest.mark.parametrize(("own", "mids"), [(True, "0.x2 1.x2"), (False, "0 1")])
 def test_a_later_peer_connection_has_mids_of_its_own(own: bool, mids: str) -> None:
     engine = opened("x", own_mids=own)
     assert "a=group:BUNDLE 0 1\r\n" in offer_of(engine).sdp
     do(engine, opening(ResetPeer))
-    assert f"a=group:BUNDLE {mids}\r\n" in offer_of(engine).sdp
+    assert f"a=group:BUNDLE {mids}\r\n" in offer_of(engine).sdp  # No other has its ufrag.
 
 
 def test_an_answer_repeats_the_mids_and_so_does_a_track() -> None:
