@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,27 @@ async def test_the_newest_are_kept_and_the_dropped_are_counted() -> None:
     assert len(buffer) == 2
     assert (buffer.dropped, len(drops)) == (3, 3)
     assert [await anext(buffer), await anext(buffer)] == [3, 4]
+
+
+async def test_frames_that_come_at_once_wait_a_moment_for_a_reader_that_is_awake() -> None:
+    """A repaired loss lets go of all that waited behind it, before the reader has its turn."""
+    clock = SimpleNamespace(now=100.0)
+    buffer: FrameBuffer[int] = FrameBuffer(limit=2, burst=8, now=lambda: clock.now)
+    for number in range(5):
+        buffer.push(number)
+        clock.now += 0.003
+    assert [await anext(buffer) for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert buffer.dropped == 0
+    for number in range(9):
+        buffer.push(number)
+    assert (len(buffer), buffer.dropped) == (8, 1)
+    # It did not take them with the next picture: it is slow, and gets the newest two as ever.
+    clock.now += 1 / 30
+    buffer.push(9)
+    assert (len(buffer), buffer.dropped) == (2, 8)
+    clock.now += 1 / 30
+    buffer.push(10)
+    assert [await anext(buffer) for _ in range(2)] == [9, 10]
 
 
 async def test_a_buffer_by_cost() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from navtalk_asyncio.media.engine_thread import EngineThread, PushedFrames, ThreadedEngine
-from navtalk_asyncio.media.frame_buffer import FrameBuffer
+from navtalk_asyncio.media.frame_buffer import BURST_FRAMES, FrameBuffer
 from navtalk_asyncio.media.interface import EngineCallbacks, TrackCounters
 from navtalk_proto.actions import MediaCommand
 from navtalk_proto.media import Capabilities, MediaKind
@@ -129,7 +130,8 @@ def run(work: Any) -> None:
 
 def test_a_user_that_does_not_run_holds_two_pictures_and_one_wake_up(user: User) -> None:
     async def scene() -> None:
-        frames = PushedFrames(user.threaded, MediaKind.VIDEO, asyncio.Event)
+        pictures = itertools.count(0.0, 1 / 30)
+        frames = PushedFrames(user.threaded, MediaKind.VIDEO, asyncio.Event, now=pictures.__next__)
         first = await user.reading(frames)
         await user.give(*range(1000))
         assert len(user.posted) == 1
@@ -142,6 +144,27 @@ def test_a_user_that_does_not_run_holds_two_pictures_and_one_wake_up(user: User)
         assert counters["first"].frames_dropped == 3 + 998
         assert counters["second"].frames_dropped == 0
         assert counters["voice"].frames_dropped == 0
+
+    run(scene())
+
+
+def test_pictures_that_come_at_once_wait_for_the_readers_turn(user: User) -> None:
+    """Behind a packet that was lost and sent again: a reader that is awake misses none of them."""
+
+    async def scene() -> None:
+        now = 100.0
+        frames = PushedFrames(user.threaded, MediaKind.VIDEO, asyncio.Event, now=lambda: now)
+        first = await user.reading(frames)
+        await user.give(*range(5))
+        assert user.run_posted() == 1
+        assert [await first] + [await anext(frames) for _ in range(4)] == list(range(5))
+        assert frames.dropped == 0
+        await user.give(*range(BURST_FRAMES + 1))
+        assert frames.dropped == 1
+        now += 1 / 30
+        await user.give("the next")
+        assert [await anext(frames) for _ in range(2)] == [BURST_FRAMES, "the next"]
+        assert frames.dropped == BURST_FRAMES
 
     run(scene())
 

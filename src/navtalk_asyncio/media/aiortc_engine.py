@@ -38,7 +38,12 @@ from navtalk_asyncio.media import aiortc_internals as internals
 from navtalk_asyncio.media.answer_watch import AnswerTold, AnswerWatch
 from navtalk_asyncio.media.command_error import CommandError
 from navtalk_asyncio.media.early_peer import EarlyPeer
-from navtalk_asyncio.media.frame_buffer import AUDIO_MICROSECONDS, VIDEO_FRAMES, FrameBuffer
+from navtalk_asyncio.media.frame_buffer import (
+    AUDIO_MICROSECONDS,
+    BURST_FRAMES,
+    VIDEO_FRAMES,
+    FrameBuffer,
+)
 from navtalk_asyncio.media.frame_readers import FrameReaders
 from navtalk_asyncio.media.ice_servers import IceServers
 from navtalk_asyncio.media.interface import EncodedFrame, EngineCallbacks, TrackCounters
@@ -197,14 +202,15 @@ class AiortcEngine:
     def frames(self, kind: MediaKind) -> FrameBuffer[Any]:
         """Decoded PyAV frames of the first remote track of a kind, read from now on.
 
-        Video keeps the newest two frames, audio the newest 0.4 s; older ones are dropped and
-        counted. The iteration survives ResetPeer and ends when the peer connection or the track
-        ends. Each call makes an independent reader that gets every frame; decoding stops when the
-        last reader is dropped. Before a peer connection is open, reading waits for one.
+        Video keeps the newest two frames, and eight for 20 ms where they come at once; audio the
+        newest 0.4 s; older ones are dropped and counted. The iteration survives ResetPeer and ends
+        when the peer connection or the track ends. Each call makes an independent reader that gets
+        every frame; decoding stops when the last reader is dropped. Before a peer connection is
+        open, reading waits for one.
         """
         if kind is MediaKind.VIDEO:
             reader: FrameBuffer[Any] = FrameBuffer(
-                limit=VIDEO_FRAMES, on_drop=lambda: self._count_drop(kind)
+                limit=VIDEO_FRAMES, burst=BURST_FRAMES, on_drop=lambda: self._count_drop(kind)
             )
         else:
             reader = FrameBuffer(

@@ -15,6 +15,7 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack, suppress
@@ -24,7 +25,12 @@ from attrs import evolve
 
 from navtalk_asyncio.media.doorbell import Doorbell, PostedBell
 from navtalk_asyncio.media.feed import Tap
-from navtalk_asyncio.media.frame_buffer import AUDIO_MICROSECONDS, VIDEO_FRAMES
+from navtalk_asyncio.media.frame_buffer import (
+    AUDIO_MICROSECONDS,
+    BURST_FRAMES,
+    VIDEO_FRAMES,
+    gives_way,
+)
 from navtalk_asyncio.media.interface import (
     DirectSource,
     EncodedSource,
@@ -360,11 +366,11 @@ def _microseconds(frame: Any) -> int:
     return int(frame.samples * 1_000_000 // frame.sample_rate)
 
 
-_POLICY: Final[dict[MediaKind, tuple[int, Callable[[Any], int]]]] = {
-    MediaKind.VIDEO: (VIDEO_FRAMES, _one),
-    MediaKind.AUDIO: (AUDIO_MICROSECONDS, _microseconds),
+_POLICY: Final[dict[MediaKind, tuple[int, Callable[[Any], int], int]]] = {
+    MediaKind.VIDEO: (VIDEO_FRAMES, _one, BURST_FRAMES),
+    MediaKind.AUDIO: (AUDIO_MICROSECONDS, _microseconds, 1),
 }
-"""What is held of a kind: the sum of a cost over the frames, as in FrameBuffer."""
+"""What is held of a kind: the sum of a cost over the frames, and a burst, as in FrameBuffer."""
 
 
 class _HandOver:
@@ -373,12 +379,14 @@ class _HandOver:
     Not the iterator that the reader holds: a pump keeps this alive, and must not keep that.
     """
 
-    def __init__(self, kind: MediaKind, bell: Doorbell) -> None:
+    def __init__(self, kind: MediaKind, bell: Doorbell, now: Callable[[], float]) -> None:
         self.kind: MediaKind = kind
+        self._now = now
         self.dropped: int = 0
-        self._limit, self._cost = _POLICY[kind]
+        self._limit, self._cost, self._burst = _POLICY[kind]
         self._lock = threading.Lock()
-        self._held: deque[tuple[Any, int]] = deque()
+        self._held: deque[tuple[Any, int, float]] = deque()
+        """With the cost and the time of each."""
         self._total = 0
         self._ended = False
         self._bell = bell
@@ -394,14 +402,14 @@ class _HandOver:
 
     def put(self, frame: Any) -> int:
         """Add the newest frame; returns how many gave way."""
-        cost = self._cost(frame)
+        cost, now = self._cost(frame), self._now()
         gave_way = 0
         with self._lock:
             if self._ended:
                 return 0
-            self._held.append((frame, cost))
+            self._held.append((frame, cost, now))
             self._total += cost
-            while self._total > self._limit and len(self._held) > 1:
+            while self._total > self._limit and gives_way(self._held, self._burst, now):
                 self._total -= self._held.popleft()[1]
                 gave_way += 1
             self.dropped += gave_way
@@ -425,7 +433,7 @@ class _HandOver:
         while True:
             with self._lock:
                 if self._held:
-                    frame, cost = self._held.popleft()
+                    frame, cost, _ = self._held.popleft()
                     self._total -= cost
                     return frame
                 if self._ended:
@@ -449,8 +457,8 @@ class PushedFrames:
     """Decoded frames of one kind, as an async iterator on the user's loop.
 
     The subscription begins with the first read and ends with :meth:`aclose`, when the iterator is
-    dropped, or with the media. Video keeps the newest two frames, audio the newest 0.4 s. Reading
-    is cancel-safe: a cancelled read takes no frame.
+    dropped, or with the media. Video keeps the newest two frames, and eight for 20 ms where they
+    come at once; audio the newest 0.4 s. Reading is cancel-safe: a cancelled read takes no frame.
     """
 
     def __init__(
@@ -459,10 +467,11 @@ class PushedFrames:
         kind: MediaKind,
         flag: Callable[[], Flag],
         bell: Doorbell | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`bell` wakes the reader; without one, a `flag` of its loop that is set by a post."""
         self._threaded = threaded
-        self._frames = _HandOver(kind, bell or PostedBell(threaded._tell, flag()))
+        self._frames = _HandOver(kind, bell or PostedBell(threaded._tell, flag()), now)
         self._stop: Callable[[], None] | None = None
 
     @property

@@ -7,19 +7,36 @@ kind of event is `flag`.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, Self, TypeVar
 
 from navtalk_proto.event_buffer import Flag
 
-__all__ = ["AUDIO_MICROSECONDS", "VIDEO_FRAMES", "FrameBuffer"]
+__all__ = [
+    "AUDIO_MICROSECONDS",
+    "BURST_FRAMES",
+    "BURST_SECONDS",
+    "VIDEO_FRAMES",
+    "FrameBuffer",
+    "gives_way",
+]
 
 FrameT = TypeVar("FrameT")
 
 VIDEO_FRAMES = 2
 """Decoded pictures kept for a reader: the newest, and the one before it. A late picture is worse
 than a missing one, and one 720p picture is 1.4 MB."""
+
+BURST_FRAMES = 8
+"""Decoded pictures kept where they come at once, a quarter of a second of them. The packet that was
+lost and came when it was asked for again lets all go that waited behind it, and they are decoded
+before their reader has had a turn."""
+
+BURST_SECONDS = 0.02
+"""For how long: a reader that has had no turn by then is slow. Less than from one picture to the
+next, so that these do not add up."""
 
 AUDIO_MICROSECONDS = 400_000
 """Decoded audio kept for a reader. Longer than any scheduling hiccup seen, shorter than a delay
@@ -31,9 +48,9 @@ class FrameBuffer(Generic[FrameT]):
 
     `limit` bounds the sum of `cost` over the frames held, both whole numbers in a unit of the
     caller's choice; `cost` is 1 per frame where it is not given, so that ``FrameBuffer(limit=2)``
-    keeps the newest two. The newest frame is always kept, whatever it costs. Iteration waits for
-    frames and ends after :meth:`close`, when everything held has been read. Reading is cancel-safe:
-    a cancelled read takes no frame.
+    keeps the newest two. The newest frame is always kept, whatever it costs, and up to `burst` of
+    them for BURST_SECONDS. Iteration waits for frames and ends after :meth:`close`, when everything
+    held has been read. Reading is cancel-safe: a cancelled read takes no frame.
     """
 
     def __init__(
@@ -43,13 +60,18 @@ class FrameBuffer(Generic[FrameT]):
         cost: Callable[[FrameT], int] | None = None,
         on_drop: Callable[[], None] | None = None,
         flag: Callable[[], Flag] = asyncio.Event,
+        burst: int = 1,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         if limit < 1:
             raise ValueError("limit must be positive")
         self._limit = limit
         self._cost = cost if cost is not None else lambda _frame: 1
         self._on_drop = on_drop
-        self._held: deque[tuple[FrameT, int]] = deque()
+        self._burst = burst
+        self._now = now
+        self._held: deque[tuple[FrameT, int, float]] = deque()
+        """With the cost and the time of each."""
         self._total = 0
         self._changed = flag()
         self._closed = False
@@ -82,10 +104,10 @@ class FrameBuffer(Generic[FrameT]):
         """Add the newest frame; called by the engine. Ignored after :meth:`close`."""
         if self._closed:
             return
-        cost = self._cost(frame)
-        self._held.append((frame, cost))
+        cost, now = self._cost(frame), self._now()
+        self._held.append((frame, cost, now))
         self._total += cost
-        while self._total > self._limit and len(self._held) > 1:
+        while self._total > self._limit and gives_way(self._held, self._burst, now):
             self._total -= self._held.popleft()[1]
             self._dropped += 1
             if self._on_drop is not None:
@@ -112,6 +134,12 @@ class FrameBuffer(Generic[FrameT]):
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
-        frame, cost = self._held.popleft()
+        frame, cost, _ = self._held.popleft()
         self._total -= cost
         return frame
+
+
+def gives_way(held: deque[tuple[FrameT, int, float]], burst: int, now: float) -> bool:
+    """Whether the oldest of frames that are more than their limit is dropped: not the only one, and
+    none of up to `burst` that came just now."""
+    return len(held) > burst or (len(held) > 1 and now - held[0][2] >= BURST_SECONDS)
