@@ -9,7 +9,7 @@ from aiortc.rtp import HeaderExtensions, HeaderExtensionsMap, RtpPacket
 from hypothesis import given
 from hypothesis import strategies as st
 
-from navtalk_asyncio.media.datagram_path import DatagramPath, PlainPacket, parse
+from navtalk_asyncio.media.datagram_path import ROUTES, DatagramPath, PlainPacket, parse
 from navtalk_proto.media import MediaKind, MediaProgress
 
 SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
@@ -64,9 +64,10 @@ async def test_media_takes_it_and_a_stray_datagram_harms_nothing(
     taken = [0]
     handle = DatagramPath._media
 
-    def count(path: DatagramPath, data: bytes) -> None:
-        taken[0] += 1
-        handle(path, data)
+    def count(path: DatagramPath, data: bytes) -> bool:
+        handled = handle(path, data)
+        taken[0] += handled
+        return handled
 
     monkeypatch.setattr(DatagramPath, "_media", count)
     _, client = await media.call()
@@ -82,3 +83,23 @@ async def test_media_takes_it_and_a_stray_datagram_harms_nothing(
     assert after > before
     assert taken[0] >= after - before
     await asyncio.sleep(0)
+
+
+@pytest.mark.anyio
+@pytest.mark.replaces("datagrams")
+async def test_routes_are_forgotten_with_the_receiver(media: Any) -> None:
+    _, client = await media.call()
+    (path,) = client.engine._peer._paths.values()
+    while not path._routes:
+        client.events.clear()
+        await client.event(MediaProgress, lambda _: True)
+    router = path._transport._rtp_router
+    (known, receiver), *_ = path._routes.items()
+    packet = RtpPacket(ssrc=known[0], payload_type=known[1])
+    assert path._route(router, packet) is router.route_rtp(packet) is receiver
+    router.unregister_receiver(receiver)
+    assert path._route(router, packet) is router.route_rtp(packet) is None
+    # A flood of SSRCs that nobody has is not remembered for good.
+    for ssrc in range(1000):
+        assert path._route(router, RtpPacket(ssrc=ssrc, payload_type=1)) is None
+    assert len(path._routes) <= ROUTES

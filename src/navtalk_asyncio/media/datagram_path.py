@@ -23,12 +23,17 @@ from aiortc import RTCDtlsTransport, RTCRtpReceiver, clock
 from aiortc.rtcdtlstransport import State
 from aiortc.rtp import HeaderExtensions, RtpPacket
 
+from navtalk_asyncio.media.srtp_payload import Decrypt, decrypt_with
+
 __all__ = ["DatagramPath", "PlainPacket", "parse"]
 
 _HEADER: Final = struct.Struct("!BBHLL")
 _EXTENSION: Final = struct.Struct("!HH")
 
 _NOTHING: Final = HeaderExtensions()
+
+ROUTES: Final = 64
+"""SSRCs with payload types that are remembered; a session has four."""
 
 
 class PlainPacket:
@@ -46,27 +51,29 @@ class PlainPacket:
         "timestamp",
     )
 
+    sequence_number: int
+    timestamp: int
+    ssrc: int
     csrc: Final[tuple[int, ...]] = ()
     padding_size: Final = 0
 
-    def __init__(
-        self,
-        header: tuple[int, int, int, int, int],
-        payload: bytes,
-        profile: int,
-        value: bytes,
-        extensions_map: Any,
-    ) -> None:
-        second = header[1]
-        self.sequence_number: int = header[2]
-        self.timestamp: int = header[3]
-        self.ssrc: int = header[4]
+    def __init__(self, data: bytes, extensions_map: Any, decrypt: Decrypt) -> None:
+        """Of at least 12 bytes, without padding and contributing sources; raises ValueError."""
+        _, second, self.sequence_number, self.timestamp, self.ssrc = _HEADER.unpack_from(data)
         self.marker: int = second >> 7
         self.payload_type: int = second & 0x7F
-        self.payload: bytes = payload
-        self._profile = profile
-        self._value = value
         self._map = extensions_map
+        end = 12
+        self._value = b""
+        if data[0] & 0x10:
+            if len(data) < 16:
+                raise ValueError("the extension's header is cut off")
+            self._profile, words = _EXTENSION.unpack_from(data, 12)
+            end = 16 + 4 * words
+            if len(data) < end:
+                raise ValueError("the extensions are cut off")
+            self._value = data[16:end]
+        self.payload: bytes = decrypt(data, end)
 
     @property
     def extensions(self) -> HeaderExtensions:
@@ -80,23 +87,22 @@ class PlainPacket:
         return extensions
 
 
-def parse(data: bytes, extensions_map: Any) -> PlainPacket | RtpPacket:
+def _not_encrypted(data: bytes, start: int) -> bytes:
+    return data[start:]
+
+
+def parse(
+    data: bytes, extensions_map: Any, decrypt: Decrypt = _not_encrypted
+) -> PlainPacket | RtpPacket:
     """Read an RTP packet (RFC 3550 section 5.1); raises ValueError for what is none.
 
-    Padded packets and those with contributing sources are read by aiortc.
+    Its header and extensions are never encrypted (RFC 3711 section 3.1), but nothing is returned
+    that was not found authentic by `decrypt`, which raises what it has to. Padded packets and those
+    with contributing sources are read by aiortc.
     """
     if len(data) < 12 or data[0] & 0xEF != 0x80:
-        return RtpPacket.parse(data, extensions_map)
-    header = _HEADER.unpack_from(data)
-    if not data[0] & 0x10:
-        return PlainPacket(header, data[12:], 0, b"", extensions_map)
-    if len(data) < 16:
-        raise ValueError("the extension's header is cut off")
-    profile, words = _EXTENSION.unpack_from(data, 12)
-    end = 16 + 4 * words
-    if len(data) < end:
-        raise ValueError("the extensions are cut off")
-    return PlainPacket(header, data[end:], profile, data[16:end], extensions_map)
+        return RtpPacket.parse(decrypt(data, 0), extensions_map)
+    return PlainPacket(data, extensions_map, decrypt)
 
 
 class DatagramPath:
@@ -119,6 +125,11 @@ class DatagramPath:
         self._now = now
         # aiortc's clock reads the calendar. Both count alike, and may take turns.
         self._ahead_ms = clock.current_ms() - int(now() * 1000)
+        self._decrypt: Decrypt | None = None
+        self._routes: dict[tuple[int, int], Any] = {}
+        """Receivers by SSRC and payload type."""
+        self._queued = True
+        """Whether aiortc may have datagrams that it has not looked at: they go first."""
         self._stock = agent.data_received
         agent.data_received = self._received  # type: ignore[method-assign]
         for protocol in agent._protocols:
@@ -129,37 +140,53 @@ class DatagramPath:
         self, protocol: Any, stock: Callable[[Any, Any], None], data: bytes, addr: Any
     ) -> None:
         # STUN begins with two zero bits, DTLS is below 64, RTP and RTCP are not (RFC 7983).
-        if self._is_media(data):
-            self._media(data)
-        elif data and data[0] > 127:
+        if self._media(data):
+            return
+        if data and data[0] > 127:
             self._agent.data_received(data, protocol.local_candidate.component)
         else:
             stock(data, addr)
 
     def _received(self, data: bytes, component: int) -> None:
-        if self._is_media(data):
-            self._media(data)
-        else:
+        if not self._media(data):
+            self._queued = True
             self._stock(data, component)
 
-    def _is_media(self, data: bytes) -> bool:
-        """Whether this is RTP that may be handled at once."""
-        return (
-            len(data) > 1
-            and 127 < data[0] < 192
-            and not 192 <= data[1] <= 208  # RTCP (RFC 5761 section 4)
-            and self._transport._state is State.CONNECTED
-            and self._agent._queue.empty()
-        )
-
-    def _media(self, data: bytes) -> None:
+    def _media(self, data: bytes) -> bool:
+        """Handle RTP; False for what is none, or cannot be handled at once."""
         transport = self._transport
+        if (
+            len(data) < 2
+            or not 127 < data[0] < 192
+            or 192 <= data[1] <= 208  # RTCP (RFC 5761 section 4)
+            or transport._state is not State.CONNECTED
+        ):
+            return False
+        if self._queued:
+            if not self._agent._queue.empty():
+                return False
+            self._queued = False
         transport._RTCDtlsTransport__rx_bytes += len(data)
         transport._RTCDtlsTransport__rx_packets += 1
+        decrypt = self._decrypt
+        if decrypt is None:
+            decrypt = self._decrypt = decrypt_with(transport._rx_srtp)
         try:
-            packet = parse(transport._rx_srtp.unprotect(data), transport._rtp_header_extensions_map)
+            packet = parse(data, transport._rtp_header_extensions_map, decrypt)
         except (pylibsrtp.Error, ValueError):
-            return
-        take = self._takers.get(transport._rtp_router.route_rtp(packet))
+            return True
+        take = self._takers.get(self._route(transport._rtp_router, packet))
         if take is not None:
             take(packet, int(self._now() * 1000) + self._ahead_ms)
+        return True
+
+    def _route(self, router: Any, packet: PlainPacket | RtpPacket) -> Any:
+        """The receiver of a packet: what the router would say again."""
+        known = packet.ssrc, packet.payload_type
+        receiver = self._routes.get(known)
+        # The router forgets the SSRCs of a receiver that stops, and nothing else.
+        if receiver is None or router.ssrc_table.get(packet.ssrc) is not receiver:
+            if len(self._routes) >= ROUTES:
+                self._routes.clear()
+            receiver = self._routes[known] = router.route_rtp(packet)
+        return receiver

@@ -1,12 +1,12 @@
-"""The private names of aiortc 1.16 and aioice 0.13: which are used, and whether they still are so.
+"""Private names of aiortc 1.16, aioice 0.13 and pylibsrtp 1.0: which are used, and if they are.
 
 They are used in these modules of the media engine, and nowhere else: ``aiortc_internals``,
 ``datagram_path``, ``early_peer``, ``early_thread``, ``gathering``, ``ice_checks``,
 ``receive_path``, ``receiver_meter``, ``receiver_tap``, ``rtcp_reports``, ``sender_codec``,
-``stock_path``. Nothing patches a module or a class: what is replaced is replaced on one object of
-one peer connection. Each group of private names is tested when a process makes its first engine; if
-it is not what was written against, one warning goes to the ``navtalk.media`` logger and that group
-behaves as stock aiortc does:
+``srtp_payload``, ``stock_path``. Nothing patches a module or a class: what is replaced is replaced
+on one object of one peer connection. Each group of private names is tested when a process makes its
+first engine; if it is not what was written against, one warning goes to the ``navtalk.media``
+logger and that group behaves as stock aiortc does:
 
 =============  ====================================================================================
 gathering      no deadline, no loopback candidates, no late candidates; one STUN and one TURN server
@@ -19,6 +19,7 @@ jitter         a picture is released when the next begins, sound four packets la
                each loss; what is lost is asked for once
 datagrams      each packet takes a queue and a task; used with `receiving` and `jitter` only; a
                certificate that was not announced is not told from other failures of DTLS
+decrypting     a packet is decrypted by pylibsrtp's own method; used with `datagrams` only
 resuming       only without `jitter`: after a blackout video freezes for seconds more, sound is late
                for good
 consent        the age of ICE consent, the pair in use and the round-trip time are not known
@@ -238,7 +239,33 @@ def _test_datagrams() -> None:
     packet = RtpPacket(sequence_number=7, ssrc=5, payload=b"data")
     if transport._rtp_router.route_rtp(packet) is not None:
         raise TypeError("RTCDtlsTransport._rtp_router knows a receiver at first")
+    transport._rtp_router.register_receiver(transceiver.receiver, [5], [packet.payload_type])
+    if transport._rtp_router.ssrc_table != {5: transceiver.receiver}:
+        raise TypeError("RTCDtlsTransport._rtp_router has no table of SSRCs")
+    transport._rtp_router.unregister_receiver(transceiver.receiver)
+    if transport._rtp_router.ssrc_table != {}:
+        raise TypeError("RTCDtlsTransport._rtp_router keeps the SSRCs of a receiver that stopped")
     transport._rtp_header_extensions_map.get(0xBEDE, b"")
+
+
+def _test_decrypting() -> None:
+    policy = pylibsrtp.Policy(key=bytes(30), ssrc_type=pylibsrtp.Policy.SSRC_ANY_OUTBOUND)
+    sent = pylibsrtp.Session(policy).protect(b"\x80\x61" + bytes(10) + b"data")
+    policy = pylibsrtp.Policy(key=bytes(30), ssrc_type=pylibsrtp.Policy.SSRC_ANY_INBOUND)
+    session: Any = pylibsrtp.Session(policy)
+    binding: Any = pylibsrtp
+    ffi, lib = binding.ffi, binding.lib
+    memory, length = ffi.new("char[]", len(sent)), ffi.new("int *", len(sent))
+    buffer = ffi.buffer(memory)
+    buffer[0 : len(sent)] = sent
+    if lib.srtp_unprotect(session._srtp[0], memory, length):
+        raise ValueError("libsrtp does not decrypt what pylibsrtp encrypted")
+    if buffer[12 : length[0]] != b"data":
+        raise ValueError("libsrtp decrypts something else than pylibsrtp encrypted")
+    buffer[0 : len(sent)], length[0] = sent, len(sent)
+    replayed = lib.srtp_unprotect(session._srtp[0], memory, length)
+    if replayed == lib.srtp_err_status_ok or not isinstance(binding.ERRORS[replayed], str):
+        raise ValueError("libsrtp takes a packet twice, or has no name for that")
 
 
 def _test_consent() -> None:
@@ -320,6 +347,7 @@ _TESTS: Final[dict[str, Callable[[], None]]] = {
     "receiving": _test_receiving,
     "jitter": _test_jitter,
     "datagrams": _test_datagrams,
+    "decrypting": _test_decrypting,
     "reports": _test_reports,
     "resuming": _test_resuming,
     "consent": _test_consent,
@@ -366,9 +394,9 @@ def _switched_off() -> frozenset[str]:
 def _passes(group: str) -> bool:
     try:
         _TESTS[group]()
-    except (AttributeError, TypeError, ValueError) as exc:
+    except (AttributeError, TypeError, ValueError, pylibsrtp.Error) as exc:
         logger.warning(
-            "aiortc or aioice is not as expected (%s): %s; using it as it is", group, exc
+            "aiortc, aioice or pylibsrtp is not as expected (%s): %s; using it as it is", group, exc
         )
         return False
     return True
