@@ -152,12 +152,8 @@ class VideoJitterBuffer:
         self._useless: int | None = None
         """The timestamp of what was just taken away: another one begins a picture."""
         self._hole: int | None = None
-        self._deadline: float | None = None
-
-    @property
-    def deadline(self) -> float | None:
+        self.deadline: float | None = None
         """When :meth:`expire` is to be called; None while nothing is missing."""
-        return self._deadline
 
     @property
     def awaited(self) -> int | None:
@@ -231,7 +227,7 @@ class VideoJitterBuffer:
     def expire(self, now: float) -> list[CompleteFrame]:
         """Give up what was waited for too long; returns the pictures that were held up by it."""
         frames: list[CompleteFrame] = []
-        while self._deadline is not None and now >= self._deadline:
+        while self.deadline is not None and now >= self.deadline:
             beyond = min(seq for seq in self._packets if seq > self._scan)
             self._drop_until(beyond)
             self._give_up()
@@ -336,11 +332,11 @@ class VideoJitterBuffer:
     def _look_for_hole(self) -> None:
         highest = self._sequence.highest
         if self._next is None or highest is None or highest < self._scan or not self._packets:
-            self._hole = self._deadline = None
+            self._hole = self.deadline = None
         elif self._hole != self._scan:
             arrivals = [p.arrival for seq, p in self._packets.items() if seq > self._scan]
             self._hole = self._scan if arrivals else None
-            self._deadline = min(arrivals) + self._wait if arrivals else None
+            self.deadline = min(arrivals) + self._wait if arrivals else None
 
 
 class AudioJitterBuffer:
@@ -403,6 +399,20 @@ class AudioJitterBuffer:
         now: float,
     ) -> list[CompleteFrame]:
         """A packet; returns the frames that may go now."""
+        expected = self._next
+        if (
+            expected is not None
+            and sequence_number == expected & 0xFFFF
+            and self._sequence.highest == expected - 1
+            and not self._packets
+            and not self._lost
+        ):
+            # Nearly always: the next packet, and nothing waits.
+            self._sequence.highest, self._sequence.stray = expected, None
+            self._measure(expected, timestamp, clock_rate, now)
+            self._next = expected + 1
+            self.counters.frames += 1
+            return [CompleteFrame(data, timestamp, now, after_loss=False)]
         seq, anew = self._sequence.place(sequence_number)
         if seq is None:
             return []

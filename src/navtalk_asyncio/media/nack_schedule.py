@@ -44,7 +44,8 @@ class NackSchedule:
 
     def __init__(self) -> None:
         self._highest: int | None = None
-        self._missing: dict[int, _Missing] = {}
+        self.missing: dict[int, _Missing] = {}
+        """By sequence number, unwrapped."""
         self._trip: float | None = None
         self.requests: int = 0
         """Sequence numbers asked for, counted each time."""
@@ -52,27 +53,24 @@ class NackSchedule:
     @property
     def next_due(self) -> float | None:
         """When there is something to ask for; None while nothing is missing."""
-        return min((missing.due for missing in self._missing.values()), default=None)
+        return min((missing.due for missing in self.missing.values()), default=None)
 
     @property
     def round_trip(self) -> float | None:
         """Seconds from asking to the answer, smoothed; None before the first answer."""
         return self._trip
 
-    def __len__(self) -> int:
-        return len(self._missing)
-
     def received(self, sequence_number: int, now: float) -> bool:
         """A packet came, sent again or not; whether it shows a gap that was not known."""
         if self._highest is None:
             self._highest = sequence_number
             return False
-        if not self._missing and (sequence_number - self._highest) & 0xFFFF == 1:
+        if not self.missing and (sequence_number - self._highest) & 0xFFFF == 1:
             self._highest += 1
             return False
         seq = unwrap(sequence_number, self._highest, 16)
         if seq <= self._highest:
-            found = self._missing.pop(seq, None)
+            found = self.missing.pop(seq, None)
             if found is not None and found.attempts == 1:
                 # Of several requests it is not known which was answered (RFC 6298 section 3).
                 sample, trip = now - found.asked, self._trip
@@ -80,23 +78,23 @@ class NackSchedule:
             return False
         gap = seq - self._highest - 1
         if gap > REPAIRABLE_GAP:
-            self._missing.clear()
+            self.missing.clear()
         else:
             for lost in range(self._highest + 1, seq):
-                self._missing[lost] = _Missing(due=now)
+                self.missing[lost] = _Missing(due=now)
         self._highest = seq
-        for old in [lost for lost in self._missing if lost < seq - 2 * REPAIRABLE_GAP]:
-            del self._missing[old]
+        for old in [lost for lost in self.missing if lost < seq - 2 * REPAIRABLE_GAP]:
+            del self.missing[old]
         return 0 < gap <= REPAIRABLE_GAP
 
     def due(self, now: float) -> list[int]:
         """The sequence numbers, modulo 2**16 and in rising order, to ask for now."""
         numbers = []
-        for seq, missing in list(self._missing.items()):
+        for seq, missing in list(self.missing.items()):
             if missing.due > now:
                 continue
             if missing.attempts == ATTEMPTS:
-                del self._missing[seq]
+                del self.missing[seq]
                 continue
             missing.attempts += 1
             missing.asked = now
@@ -107,14 +105,14 @@ class NackSchedule:
 
     def forget_before(self, sequence_number: int) -> None:
         """What comes before this one is of no use any more."""
-        if self._missing and self._highest is not None:
+        if self.missing and self._highest is not None:
             first = unwrap(sequence_number, self._highest, 16)
-            for seq in [lost for lost in self._missing if lost < first]:
-                del self._missing[seq]
+            for seq in [lost for lost in self.missing if lost < first]:
+                del self.missing[seq]
 
     def restart(self) -> None:
         """Forget everything: the next packet begins anew."""
-        self._missing.clear()
+        self.missing.clear()
         self._highest = None
 
     @property

@@ -56,8 +56,9 @@ class _Format:
     codec: Any
     again: Any
     """Of packets that are sent again (RFC 4588): the codec of what is in them."""
-    depayload: Callable[[bytes], bytes]
-    begins: Callable[[bytes], bool | None]
+    read: Callable[[bytes], tuple[bytes, bool | None]]
+    """A payload without its descriptor, and whether it is the first of a picture: None where it
+    does not tell. Raises ValueError."""
 
 
 @define(slots=True)
@@ -148,7 +149,11 @@ class ReceivePath:
         if self._closed or not receiver._enabled:
             return
         if self._nack is not None:
-            self._estimate(packet, arrival_time_ms)
+            if not self._unestimated:
+                self._unestimated_since = arrival_time_ms
+            self._unestimated += len(packet.payload) + packet.padding_size
+            if packet.marker or arrival_time_ms - self._unestimated_since >= ESTIMATE_MS:
+                self._estimate(packet, arrival_time_ms)
         found = self._formats.get(packet.payload_type) or self._format(packet.payload_type)
         if found is None:
             return
@@ -167,7 +172,14 @@ class ReceivePath:
             packet = unwrap_rtx(packet, payload_type=payload_type, ssrc=ssrc)
             self._put(inner, packet, now)
         else:
-            self._follow(packet, found.codec, now)
+            number = packet.sequence_number
+            if packet.ssrc != self.ssrc or (
+                now - self._last_packet >= BLACKOUT_SECONDS
+                and number != (self._sequence_number + 1) & 0xFFFF
+            ):
+                self._begin_anew(packet, found.codec, now)
+            self._sequence_number = number
+            self._last_packet = now
             self._put(found, packet, now)
 
     # ---- inside
@@ -186,40 +198,32 @@ class ReceivePath:
         found = _Format(
             codec,
             again,
-            _READERS.get(name) or partial(depayload, codec),
-            _BEGINNINGS.get(name, _never_tells),
+            _READERS.get(name) or partial(_stock_read, codec),
         )
         self._formats[payload_type] = found
         return found
 
-    def _follow(self, packet: Any, codec: Any, now: float) -> None:
-        """Start anew where the stream is another one, or packets were lost in a blackout."""
-        number = packet.sequence_number
-        if packet.ssrc != self.ssrc or (
-            now - self._last_packet >= BLACKOUT_SECONDS
-            and number != (self._sequence_number + 1) & 0xFFFF
-        ):
-            if self.ssrc is not None:
-                self._buffer.restart()
-            if self._nack is not None:
-                self._nack.restart()
-            if packet.ssrc != self.ssrc and self._origin is not None:
-                # Another stream counts from anywhere: the track's time goes on as the clock does.
-                elapsed = round((now - self._newest_arrival) * codec.clockRate)
-                self._origin += packet.timestamp - self._newest - elapsed
-                self._newest = packet.timestamp
-            self.ssrc = packet.ssrc
-        self._sequence_number = number
-        self._last_packet = now
+    def _begin_anew(self, packet: Any, codec: Any, now: float) -> None:
+        """The stream is another one, or packets were lost in a blackout."""
+        if self.ssrc is not None:
+            self._buffer.restart()
+        if self._nack is not None:
+            self._nack.restart()
+        if packet.ssrc != self.ssrc and self._origin is not None:
+            # Another stream counts from anywhere: the track's time goes on as the clock does.
+            elapsed = round((now - self._newest_arrival) * codec.clockRate)
+            self._origin += packet.timestamp - self._newest - elapsed
+            self._newest = packet.timestamp
+        self.ssrc = packet.ssrc
 
     def _put(self, found: _Format, packet: Any, now: float) -> None:
         number, payload = packet.sequence_number, packet.payload
         try:
-            data = found.depayload(payload) if payload else b""
+            data, begins = found.read(payload) if payload else (b"", None)
         except ValueError:
             return
         self._codec = codec = found.codec
-        buffer = self._buffer
+        buffer, nack = self._buffer, self._nack
         if isinstance(buffer, AudioJitterBuffer):
             if not data:
                 return
@@ -231,19 +235,19 @@ class ReceivePath:
                 now=now,
             )
         else:
-            if self._nack is not None and self._nack.received(number, now):
+            if nack is not None and nack.received(number, now):
                 self._ask(now)
             frames = buffer.add(
                 sequence_number=number,
                 timestamp=packet.timestamp,
                 marker=bool(packet.marker),
                 data=data,
-                begins=found.begins(payload) if payload else None,
+                begins=begins,
                 now=now,
             )
         if frames or buffer.counters.given_up != self._given_up:
             self._release(frames)
-        asking = self._nack is not None and len(self._nack)
+        asking = nack is not None and nack.missing
         if asking or self._timer is not None or buffer.deadline is not None:
             self._arm()
 
@@ -299,12 +303,7 @@ class ReceivePath:
             self._spawn(self._receiver._send_rtcp_nack(self.ssrc, numbers))
 
     def _estimate(self, packet: Any, arrival_time_ms: int) -> None:
-        """Count a packet for what the sender is told that it may send (REMB), as aiortc does."""
-        if not self._unestimated:
-            self._unestimated_since = arrival_time_ms
-        self._unestimated += len(packet.payload) + packet.padding_size
-        if not packet.marker and arrival_time_ms - self._unestimated_since < ESTIMATE_MS:
-            return
+        """Note for the estimator what came since the last time."""
         size, self._unestimated = self._unestimated, 0
         send_time = packet.extensions.abs_send_time
         if send_time is None or self._receiver._RTCRtpReceiver__remote_bitrate_estimator is None:
@@ -332,8 +331,8 @@ class ReceivePath:
                 self._spawn(receiver._send_rtcp(feedback))
 
 
-def _vp8_data(payload: bytes) -> bytes:
-    """A VP8 payload without its descriptor (RFC 7741 section 4.2); raises ValueError."""
+def _read_vp8(payload: bytes) -> tuple[bytes, bool]:
+    """RFC 7741 section 4.2."""
     at = 1
     try:
         if payload[0] & 0x80:
@@ -348,45 +347,33 @@ def _vp8_data(payload: bytes) -> bytes:
         raise ValueError("the VP8 payload descriptor is cut off") from None
     if len(payload) < at:
         raise ValueError("the VP8 payload descriptor is cut off")
-    return payload[at:]
+    # It begins a picture with S of partition 0.
+    return payload[at:], payload[0] & 0x17 == 0x10
 
 
-def _vp8_begins(payload: bytes) -> bool:
-    # S of partition 0 (RFC 7741 section 4.2).
-    return payload[0] & 0x17 == 0x10
-
-
-def _h264_begins(payload: bytes) -> bool | None:
-    # RFC 6184 section 5.2: FU-A other than the first fragment; parameter sets, a delimiter.
+def _read_h264(payload: bytes) -> tuple[bytes, bool | None]:
+    """NAL units with start codes (RFC 6184 section 5)."""
     kind = payload[0] & 0x1F
     if kind == 28 and len(payload) > 1 and not payload[1] & 0x80:
-        return False
+        return payload[2:], False  # FU-A other than the first fragment
+    data = h264_depayload(payload)
     if kind == 24 and len(payload) > 3:
         kind = payload[3] & 0x1F
-    return True if kind in (7, 9) else None
+    # Parameter sets, a delimiter.
+    return data, True if kind in (7, 9) else None
 
 
-def _h264_data(payload: bytes) -> bytes:
-    """An H.264 payload as NAL units with start codes (RFC 6184 section 5); raises ValueError."""
-    kind = payload[0] & 0x1F
-    if kind == 28 and len(payload) > 1 and not payload[1] & 0x80:
-        return payload[2:]
-    return h264_depayload(payload)
+def _read_opus(payload: bytes) -> tuple[bytes, None]:
+    return payload, None
 
 
-def _never_tells(_payload: bytes) -> None:
-    return None
+def _stock_read(codec: Any, payload: bytes) -> tuple[bytes, None]:
+    return depayload(codec, payload), None
 
 
-_READERS: Final[dict[str, Callable[[bytes], bytes]]] = {
-    "VP8": _vp8_data,
-    "H264": _h264_data,
-    "opus": lambda payload: payload,
+_READERS: Final[dict[str, Callable[[bytes], tuple[bytes, bool | None]]]] = {
+    "VP8": _read_vp8,
+    "H264": _read_h264,
+    "opus": _read_opus,
 }
-"""What takes payload descriptors away; aiortc does for the other codecs."""
-
-_BEGINNINGS: Final[dict[str, Callable[[bytes], bool | None]]] = {
-    "VP8": _vp8_begins,
-    "H264": _h264_begins,
-}
-"""Whether a payload is the first of a picture; None where it does not tell."""
+"""As _Format.read; aiortc reads the other codecs."""
