@@ -51,6 +51,9 @@ class MediaKind(Enum):
     AUDIO = "audio"
     VIDEO = "video"
 
+    # Enum's is a function in Python, and a kind is looked up with each frame.
+    __hash__ = object.__hash__
+
 
 class Direction(Enum):
     """The direction attribute of an m-line (RFC 8866 section 6.7)."""

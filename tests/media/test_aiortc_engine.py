@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -18,7 +19,8 @@ from typing import Any
 import pytest
 from aioice.ice import get_host_addresses
 
-from navtalk_asyncio.media import frame_decoder, private_names
+from navtalk_asyncio.media import frame_decoder, private_names, receiver_tap
+from navtalk_asyncio.media.interface import EncodedFrame
 from navtalk_proto.actions import (
     ClosePeer,
     CreateOffer,
@@ -214,6 +216,24 @@ async def test_readers_of_one_kind_all_get_frames(media: Any) -> None:
     one, two = client.engine.frames(AUDIO), client.engine.frames(AUDIO)
     ours, theirs = await asyncio.gather(read(one, 10), read(two, 10))
     assert {frame.pts for frame in ours} & {frame.pts for frame in theirs}
+
+
+@pytest.mark.replaces("receiving")
+async def test_encoded_frames_are_made_for_those_who_take_them(
+    media: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Counter[MediaKind]()
+
+    def make(**what: Any) -> EncodedFrame:
+        made[what["kind"]] += 1
+        return EncodedFrame(**what)
+
+    monkeypatch.setattr(receiver_tap, "EncodedFrame", make)
+    _, client = await media.call()
+    await asyncio.gather(*(read(client.engine.frames(kind), 5) for kind in MediaKind))
+    assert made[VIDEO] == 0
+    assert client.engine.codec(VIDEO) == "VP8"
+    await counted(client, VIDEO, lambda _counters: made[VIDEO] > 0)
 
 
 @pytest.mark.replaces("receiving")
@@ -693,6 +713,7 @@ async def test_stock_aiortc_still_makes_a_call(
     def changed() -> None:
         raise AttributeError("renamed")
 
+    monkeypatch.delenv(private_names.SWITCH, raising=False)
     monkeypatch.setattr(private_names, "_verdicts", {})
     monkeypatch.setattr(private_names, "_TESTS", dict.fromkeys(private_names._TESTS, changed))
     with caplog.at_level(logging.WARNING, "navtalk.media"):

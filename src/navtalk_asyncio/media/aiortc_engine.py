@@ -502,10 +502,13 @@ class AiortcEngine:
         self._ignored[reason] += count
 
     def _first(self, kind: MediaKind) -> ReceivedTrack | None:
-        return next((track for track in self._received if track.kind is kind), None)
+        for track in self._received:
+            if track.kind is kind:
+                return track
+        return None
 
     def _wanted(self, received: ReceivedTrack) -> bool:
-        return self._first(received.kind) is received and self._watched(received.kind)
+        return self._readers[received.kind].wanted and self._first(received.kind) is received
 
     def _full(self, received: ReceivedTrack) -> bool:
         return self._readers[received.kind].full and self._first(received.kind) is received
@@ -533,16 +536,26 @@ class AiortcEngine:
     def _listens(self) -> bool:
         return self._answer_watch.told is not None or self._watched(MediaKind.VIDEO)
 
-    def _encoded(self, received: ReceivedTrack, frame: EncodedFrame) -> None:
-        if self._first(received.kind) is not received:
+    def _encoded(
+        self, received: ReceivedTrack, codec: str, make: Callable[[], EncodedFrame]
+    ) -> None:
+        """A frame is complete. It is made only where somebody takes it: nobody does that reads."""
+        kind = received.kind
+        if self._first(kind) is not received:
             return
-        if (
-            received.kind is MediaKind.AUDIO
-            and (not self._watched(MediaKind.AUDIO) or received.holds)
+        sinks = self._sinks[kind]
+        sinks.codec = codec
+        listens = (
+            kind is MediaKind.AUDIO
+            and (not self._watched(kind) or received.holds)
             and self._listens()
-        ):
+        )
+        if not listens and sinks.empty:
+            return
+        frame = make()
+        if listens:
             self._answer_watch.sound(frame)
-        self._sinks[received.kind].give(frame)
+        sinks.give(frame)
 
     def _track_ended(self, peer: Peer, received: ReceivedTrack) -> None:
         if peer is self._peer and self._first(received.kind) is received:

@@ -47,7 +47,8 @@ class PeerHost:
     """Whether decoding this track has to wait for a reader; called from any thread."""
     decoded: _Decoded
     """A frame was decoded: on the decoder's thread, or with `on_loop` on the loop."""
-    encoded: Callable[[ReceivedTrack, EncodedFrame], None]
+    encoded: Callable[[ReceivedTrack, str, Callable[[], EncodedFrame]], None]
+    """A frame of a codec is complete; it is made where somebody wants it."""
     look: Callable[[ReceivedTrack, Any], None]
     """A decoded picture, now and then, to see whether it moves."""
     looks: Callable[[], bool]

@@ -146,10 +146,17 @@ class ReceivedTrack:
         """A frame was dropped, encoded or decoded."""
         self._frames_dropped += 1
 
-    def _frame(self, frame: EncodedFrame) -> None:
-        self.meter.frame(frame)
-        self.sound_arrival = frame.arrival
-        self._host.encoded(self, frame)
+    def _frame(
+        self,
+        codec: str,
+        timestamp: int,
+        arrival: float,
+        keyframe: bool,
+        make: Callable[[], EncodedFrame],
+    ) -> None:
+        self.meter.frame(timestamp, arrival, keyframe=keyframe)
+        self.sound_arrival = arrival
+        self._host.encoded(self, codec, make)
 
     def _packet(self, packet: Any) -> None:
         now = self._host.loop.time()

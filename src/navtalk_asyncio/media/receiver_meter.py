@@ -20,7 +20,7 @@ from navtalk_proto.stats import RATE_SECONDS, ReceivedTrackStats, SentTrackStats
 from navtalk_proto.stream_meter import FreezeMeter, Mean, RateMeter, ReceptionMeter
 
 if TYPE_CHECKING:
-    from navtalk_asyncio.media.interface import EncodedFrame, TrackCounters
+    from navtalk_asyncio.media.interface import TrackCounters
     from navtalk_asyncio.media.receiver_tap import ReceiverTap
 
 __all__ = ["ReceiverMeter", "sent_stats"]
@@ -84,7 +84,11 @@ class ReceiverMeter:
             self._reception.packet(
                 packet.sequence_number, packet.timestamp, self._clock_rate, now=now
             )
-        self._bits.add(len(packet.payload) * 8, now=now)
+        bits = self._bits
+        if now < bits.end:
+            bits.newest += len(packet.payload) * 8
+        else:
+            bits.add(len(packet.payload) * 8, now=now)
 
     def _look_up(self, payload_type: int) -> None:
         self._payload_type, self._clock_rate = payload_type, None
@@ -93,17 +97,17 @@ class ReceiverMeter:
         if codec is not None and codec.name.lower() != "rtx":
             self._codec, self._clock_rate = codec.name, codec.clockRate
 
-    def frame(self, frame: EncodedFrame) -> None:
-        """A frame is complete."""
+    def frame(self, timestamp: int, arrival: float, *, keyframe: bool) -> None:
+        """A frame is complete, whose first packet came at `arrival`."""
         now = self._now()
         self._frame_count += 1
         self._frames.add(1, now=now)
         if self._kind is MediaKind.VIDEO:
-            self._keyframes += frame.keyframe
+            self._keyframes += keyframe
             self._freezes.frame(now=now)
             if len(self._arrivals) >= _ARRIVALS:
                 del self._arrivals[next(iter(self._arrivals))]
-            self._arrivals[frame.timestamp] = frame.arrival
+            self._arrivals[timestamp] = arrival
 
     def arrival(self, timestamp: int | None) -> float:
         """When the first packet of a picture came, by the picture's pts; now, if not known."""

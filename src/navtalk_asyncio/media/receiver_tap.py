@@ -47,7 +47,8 @@ class ReceiverTap:
     """One receiver's packets and encoded frames, seen without a thread hop and without decoding.
 
     To be made before the receiver starts, that is in the ``track`` event. `on_packet` gets
-    every RTP packet, `on_frame` every complete encoded frame; neither may raise.
+    every RTP packet, `on_frame` of every complete encoded frame its codec, timestamp, arrival,
+    whether it is a keyframe, and what makes an EncodedFrame of it; neither may raise.
     `wanted` says whether frames shall be decoded, and `full` whether that has to wait for a reader.
     `on_decoded` gets what was: pictures on aiortc's decoder thread, sound on the loop.
     """
@@ -61,7 +62,7 @@ class ReceiverTap:
         reports: SenderReports,
         loop: asyncio.AbstractEventLoop,
         on_packet: Callable[[Any], None],
-        on_frame: Callable[[EncodedFrame], None],
+        on_frame: Callable[[str, int, float, bool, Callable[[], EncodedFrame]], None],
         on_drop: Callable[[], None],
         on_decoded: Callable[[Any], None],
         wanted: Callable[[], bool],
@@ -214,29 +215,31 @@ class ReceiverTap:
         self._gate.put((codec, frame))
 
     def _deliver(self, codec: Any, frame: Any) -> bool:
-        if codec.name == "H264":
+        name: str = codec.name
+        if name == "H264":
             self._complete(codec.payloadType, frame)
         if isinstance(self._path, StockPath):
             frame = self._path.frame(frame)
-        keyframe = is_keyframe(codec.name, frame.data)
-        self._on_frame(
-            EncodedFrame(
+        keyframe = is_keyframe(name, frame.data)
+        timestamp, arrival, clock_rate = frame.timestamp, frame.arrival, codec.clockRate
+        sender_time = self._reports.frame(
+            rtp=frame.rtp, timestamp=timestamp, clock_rate=clock_rate, arrival=arrival
+        )
+
+        def make() -> EncodedFrame:
+            return EncodedFrame(
                 kind=self._kind,
                 track_id=self._track_id,
-                codec=codec.name,
+                codec=name,
                 data=frame.data,
-                timestamp=frame.timestamp,
-                clock_rate=codec.clockRate,
+                timestamp=timestamp,
+                clock_rate=clock_rate,
                 keyframe=keyframe,
-                arrival=frame.arrival,
-                sender_time=self._reports.frame(
-                    rtp=frame.rtp,
-                    timestamp=frame.timestamp,
-                    clock_rate=codec.clockRate,
-                    arrival=frame.arrival,
-                ),
+                arrival=arrival,
+                sender_time=sender_time,
             )
-        )
+
+        self._on_frame(name, timestamp, arrival, keyframe, make)
         return keyframe
 
     def _complete(self, payload_type: int, frame: Any) -> None:

@@ -95,7 +95,8 @@ class SenderReports:
     """The sender reports of one received track. Give it each frame and each report, in order."""
 
     def __init__(self, track_id: str) -> None:
-        self._timing = TrackTiming(track_id=track_id)
+        self._known: tuple[TrackTiming, float | None] = TrackTiming(track_id=track_id), None
+        """What the reports say, and the mean delay, which each frame changes."""
         self._offsets: deque[float] = deque(maxlen=WINDOW)
         self._doubted: float | None = None
         """The offset that a report far from the others says."""
@@ -107,7 +108,10 @@ class SenderReports:
     @property
     def timing(self) -> TrackTiming:
         """What is known now; may be read from any thread."""
-        return self._timing
+        timing, delay = self._known
+        return TrackTiming(
+            track_id=timing.track_id, clock=timing.clock, reports=timing.reports, delay=delay
+        )
 
     def frame(self, *, rtp: int, timestamp: int, clock_rate: int, arrival: float) -> float | None:
         """A frame: its 32-bit timestamp, and the same unwrapped from an origin of the receiver's.
@@ -120,12 +124,17 @@ class SenderReports:
         if self._early is not None:
             early, self._early = self._early, None
             self._take(*early)
-        clock = self._timing.clock
+        timing, before = self._known
+        clock = timing.clock
         if clock is None:
             return None
         time = clock.time(timestamp)
-        delay, before = arrival - time, self._timing.delay
-        self._publish(delay if before is None else before + (delay - before) * DELAY_WEIGHT)
+        delay = arrival - time
+        # One assignment: other threads read both.
+        self._known = (
+            timing,
+            delay if before is None else before + (delay - before) * DELAY_WEIGHT,
+        )
         return time
 
     def report(self, *, ntp: int, rtp: int) -> None:
@@ -141,28 +150,21 @@ class SenderReports:
         assert self._newest is not None
         near, timestamp, clock_rate = self._newest
         offset = ntp_seconds(ntp) - unwrapped(rtp, near, timestamp) / clock_rate
+        timing, delay = self._known
         if self._offsets and abs(offset - median(self._offsets)) > JUMP_SECONDS:
             doubted, self._doubted = self._doubted, offset
             if doubted is None or abs(offset - doubted) > JUMP_SECONDS:
                 return
             self._offsets.clear()
-            self._publish(None)
+            delay = None
         self._doubted = None
         self._offsets.append(offset)
-        self._timing = TrackTiming(
-            track_id=self._timing.track_id,
-            clock=SenderClock(clock_rate=clock_rate, offset=median(self._offsets)),
-            reports=self._timing.reports + 1,
-            delay=self._timing.delay,
-        )
-
-    def _publish(self, delay: float | None) -> None:
-        timing = self._timing
-        self._timing = TrackTiming(
-            track_id=timing.track_id, clock=timing.clock, reports=timing.reports, delay=delay
-        )
+        clock = SenderClock(clock_rate=clock_rate, offset=median(self._offsets))
+        known = TrackTiming(track_id=timing.track_id, clock=clock, reports=timing.reports + 1)
+        self._known = known, delay
 
     def _forget(self) -> None:
         """The track counts in another unit now."""
         self._offsets.clear()
-        self._timing = TrackTiming(track_id=self._timing.track_id, reports=self._timing.reports)
+        timing, _ = self._known
+        self._known = TrackTiming(track_id=timing.track_id, reports=timing.reports), None

@@ -26,7 +26,12 @@ class EncodedSinks:
         self._loop = loop
         self._sinks: list[_Sink] = []
         self.codec: str | None = None
-        """Of the newest frame."""
+        """Of the newest frame, given or not."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody wants frames."""
+        return not self._sinks
 
     def add(
         self, take: Callable[[EncodedFrame], None], on_end: Callable[[], None] | None
@@ -44,7 +49,6 @@ class EncodedSinks:
     def give(self, frame: EncodedFrame) -> None:
         """A frame for all. One that raises is removed and reported: aiortc would close the
         connection over it."""
-        self.codec = frame.codec
         for sink in tuple(self._sinks):
             try:
                 sink.take(frame)
