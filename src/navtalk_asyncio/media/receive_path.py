@@ -43,10 +43,11 @@ ESTIMATE_MS: Final = 5
 """Milliseconds whose packets the bandwidth estimator gets as one: it takes those sent within that
 time as one anyway (TIMESTAMP_GROUP_LENGTH_MS in aiortc's rate.py), and is slow at it."""
 
-ASIDE_SECONDS: Final = 0.001
+ASIDE_SECONDS: Final = 0.1
 """How long the estimator is kept waiting. The decoder's thread, which a picture wakes, needs the
 interpreter for a moment; the estimator would keep it for half a millisecond the first time, in
-which it makes a thousand objects."""
+which it makes a thousand objects. And a wake-up of the loop costs more than the estimator: one for
+a few pictures will do, where it tells the sender something twice a second."""
 
 
 @frozen(slots=True)
