@@ -110,7 +110,7 @@ def event_line(event: Event) -> LogLine:
             return LogLine(level=DEBUG, text=f"< {type(event.message).__name__}")
         case TimedOut():
             return LogLine(level=WARNING, text=f"% {_told(event)}")
-        case Closed() | PeerClosing():
+        case Closed() | PeerClosing() | NegotiationFailed(session_ended=True):
             return LogLine(level=INFO, text=f"x {_told(event)}")
         case MediaStateChanged(state=MediaState.FAILED):
             return LogLine(level=WARNING, text=f"! {_told(event)}")
