@@ -27,6 +27,7 @@ from navtalk_proto.actions import (
 from navtalk_proto.config import RECEIVE_MEDIA, SEND_MEDIA
 from navtalk_proto.errors import LocalProtocolError, NavTalkError
 from navtalk_proto.events import (
+    AnswerIgnored,
     CandidateIgnored,
     Closed,
     Negotiated,
@@ -103,6 +104,9 @@ GOOD_REASONS = (
 ENGINE_BROKE = "the engine broke"
 """Why an operation fails."""
 
+GIVEN_UP = "it is to an offer of ours that was given up"
+"""Why an answer is ignored that is told apart from the newest offer's."""
+
 MISUSES: tuple[Intent, ...] = (
     Negotiate(media=()),
     Offer(sdp="v=0"),
@@ -161,7 +165,8 @@ class Watched:
         self.failures = 0
         self.gave_up = False
         """Whether it stopped waiting for an answer since an exchange was complete, or its engine
-        could not make the offer that was to follow."""
+        could not make the offer that was to follow; or an answer came to an offer that was lost
+        with its peer connection, after the far end's own offer was answered."""
         self.candidates_in = 0
         """Remote candidates that the connection was given while it lived."""
         self.candidates_out = 0
@@ -247,6 +252,10 @@ class Watched:
                         self.gave_up = True
                         waited = self.clock.now - self._sent_at
                         assert waited >= ANSWER_TIMEOUT, f"waited {waited} s for the answer"
+                case Emit(event=AnswerIgnored(reason=reason)):
+                    resting = self.connection.negotiation_state is State.STABLE
+                    theirs = isinstance(self.engine.remote, Offer)
+                    self.gave_up |= reason == GIVEN_UP and resting and theirs
                 case Emit(event=CandidateIgnored() as event):
                     self.candidates_out += 1
                     self._ignored_because[event.candidate.sdp_mid] = event.reason

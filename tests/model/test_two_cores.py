@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 from negotiation_model import (
     FAR_AWAY,
+    GIVEN_UP,
     LIMITS,
     WELCOME,
     WISHES,
@@ -19,8 +20,8 @@ from negotiation_model import (
 
 from navtalk_proto.actions import SendText
 from navtalk_proto.config import SEND_MEDIA, ClientConfig, ServerConfig
-from navtalk_proto.events import Negotiated
-from navtalk_proto.media import Capabilities
+from navtalk_proto.events import AnswerIgnored, Negotiated
+from navtalk_proto.media import Capabilities, MediaState, MediaStateChanged
 from navtalk_proto.testing import LinkedPair
 from navtalk_proto.wire import codec
 
@@ -135,6 +136,27 @@ class EstablishedTwoCores(TwoCores):
     """From a session with media."""
 
     established = True
+
+
+def test_an_old_offer_that_is_answered_when_both_ends_lost_their_peer_connections() -> None:
+    """Nobody made another one. Each end has a pair of its own; their deadlines tell both."""
+    state = TwoCores()
+    state.begin(rollbacks=(False, False), own_mids=True, last_word=0)
+    client, _ = state.watched
+    state.come_to_terms(0)
+    state.wish(client, WISHES["client"][0])
+    state.finish(client)
+    state.lose(client, closes=True)  # The offer is on its way.
+    state.an_offer_is_given_up_when_its_answer_has_left(which=1, how="closes")
+    state.an_operation_fails(number=0)
+    told = [end.end.of(MediaStateChanged) for end in state.watched]
+    before = [len(events) for events in told]
+    state.settle()
+    for end, seen in zip(state.watched, before, strict=True):
+        assert end.end.of(MediaStateChanged)[seen:][-1].state is MediaState.FAILED
+    (ignored,) = client.end.of(AnswerIgnored)
+    assert ignored.reason == GIVEN_UP
+    state.teardown()  # One more wish brings media back.
 
 
 for _model in (TwoCores, EstablishedTwoCores):
