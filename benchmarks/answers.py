@@ -65,12 +65,25 @@ class Answer:
     """Which of ours are compared."""
     at_least: set[str] = field(factory=set)
     """Receivers whose value may be larger: more could not be measured."""
+    out_of: list[Round] = field(factory=list)
+    """Of how many, where the rounds are counts. A value is then the percentage in all rounds, and a
+    ratio that of two percentages: of what is rare a median of rounds is one of noughts."""
 
     def value(self, receiver: str) -> float:
         """The median of a receiver's rounds, NaN where it was not there. A round that could not be
         measured is NaN, and left out."""
+        if self.out_of:
+            count, total = self.counted(receiver)
+            return 100 * count / total if total else math.nan
         values = [one[receiver] for one in self.rounds if receiver in one]
         return median([value for value in values if not math.isnan(value)])
+
+    def counted(self, receiver: str) -> tuple[float, float]:
+        """How many in all rounds, and of how many."""
+        count, total = (
+            sum(one.get(receiver, 0.0) for one in rounds) for rounds in (self.rounds, self.out_of)
+        )
+        return count, total
 
     def text(self, receiver: str) -> str:
         """The value as the table has it."""
@@ -81,6 +94,9 @@ class Answer:
 
     def ratio(self, receiver: str, other: str) -> float:
         """The median of the rounds' ratios; NaN where one of them was not there."""
+        if self.out_of:
+            of, base = self.value(receiver), self.value(other)
+            return math.nan if math.isnan(of) or math.isnan(base) else _ratio(of, base)
         return median(
             [
                 _ratio(one[receiver], one[other])
@@ -127,6 +143,10 @@ def table(answers: Sequence[Answer]) -> str:
             met = " ".join({True: "yes", False: "NO", None: "-"}[v.met] for v in of_bar)
             lines.append(f"{line}   {ratios if bar.to else '':<14}{bar!s:<18}{met}")
             line = " " * len(line)
+        if answer.out_of:
+            counts = [answer.counted(receiver) for receiver in NAMES]
+            texts = [f"{count:.0f}/{total:.0f}" if total else "-" for count, total in counts]
+            lines.append(f"{'  counted':<46}" + "".join(f"{text:>{WIDTH}}" for text in texts))
     return "\n".join(lines)
 
 

@@ -117,6 +117,7 @@ def load(path: Path) -> Kept:
                 [Bar(bar["at_most"], bar["to"]) for bar in answer["bars"]],
                 answer["digits"],
                 at_least=set(answer.get("at_least", ())),
+                out_of=answer.get("out_of", []),
             )
             for answer in answers
         ]
@@ -134,6 +135,7 @@ def save(path: Path, kept: Kept) -> None:
             "bars": [{"at_most": bar.at_most, "to": bar.to} for bar in answer.bars],
             "digits": answer.digits,
             "at_least": sorted(answer.at_least),
+            "out_of": [dict(one) for one in answer.out_of],
         }
 
     answers = {where: [plain(one) for one in answers] for where, answers in kept.items()}
@@ -148,6 +150,7 @@ def merge(kept: Kept, where: str, new: Sequence[Answer]) -> None:
         if answer.question in old:
             answer.rounds[:0] = old[answer.question].rounds
             answer.at_least |= old[answer.question].at_least
+            answer.out_of[:0] = old[answer.question].out_of
     kept[where] = list(new)
 
 

@@ -526,6 +526,7 @@ def main() -> None:
     network = parser.add_argument_group("the network (--stock only)")
     network.add_argument("--loss", type=float, default=0.0, help="share of RTP packets")
     network.add_argument("--jitter", type=float, default=0.0, help="seconds")
+    network.add_argument("--seed", type=int, default=1, help="which packets are lost")
     network.add_argument("--cut", type=_moment_and_length, action="append", default=[])
     network.add_argument("--drop-sound", type=float, action="append", default=[])
     options = parser.parse_args()
@@ -534,6 +535,7 @@ def main() -> None:
         jitter=options.jitter,
         cuts=tuple(options.cut),
         drops=tuple(options.drop_sound),
+        seed=options.seed,
     )
     if not options.stock and (options.live or not network_plan.perfect):
         parser.error("only with --stock")

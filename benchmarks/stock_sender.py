@@ -54,11 +54,13 @@ class Network:
     """(when, for how long) nothing passes."""
     drops: tuple[float, ...] = ()
     """When the next packet of sound is lost."""
+    seed: int = 1
+    """Decides which packets are lost, and how late each is: by how many were before it."""
 
     @property
     def perfect(self) -> bool:
         """Whether no wire is needed."""
-        return self == Network()
+        return self == Network(seed=self.seed)
 
 
 @mutable
@@ -106,7 +108,7 @@ class StockSender:
         async with AsyncExitStack() as stack:
             wire: UdpWire | None = None
             if not self.network.perfect:
-                wire = await stack.enter_async_context(udp_wire(1))
+                wire = await stack.enter_async_context(udp_wire(self.network.seed))
                 wire.set("rtp", towards=Side.FAR, loss=self.network.loss)
                 wire.set(jitter=self.network.jitter)
             peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import answers
+import pytest
 from answers import Answer, Bar
 
 
@@ -88,3 +89,23 @@ def test_what_was_not_measured_has_no_number() -> None:
     texts = [answer.text(receiver) for receiver in ("ours", "ours_trio", "stock")]
     assert texts == [">= 20", "not measured", "-"]
     assert "  >= 20 not measured  " in answers.table([answer])
+
+
+def test_what_is_rare_is_counted_over_all_rounds() -> None:
+    """One picture of one round decides nothing, and a round without any is no ratio."""
+    rounds = [{"ours": 1, "stock": 0}, {"ours": 0, "stock": 4}, {"ours": 1, "stock": 0}]
+    answer = Answer(
+        "late, %",
+        rounds,
+        [Bar(1.0, "stock"), Bar(1.0, "libwebrtc")],
+        out_of=[{"ours": 500, "stock": 400}] * 3,
+    )
+    assert answer.value("ours") == 100 * 2 / 1500
+    assert answer.ratio("ours", "stock") == pytest.approx(0.4)
+    assert [verdict.met for verdict in answer.verdicts()] == [True, None]
+    assert answers.table([answer]).splitlines()[-1].split() == [
+        *("counted", "2/1500", "-", "4/1200", "-", "-"),
+    ]
+    worse = Answer("late, %", [{"ours": 1, "stock": 0}], [Bar(1.0, "stock")])
+    worse.out_of = [{"ours": 500, "stock": 500}]
+    assert [verdict.met for verdict in worse.verdicts()] == [False]

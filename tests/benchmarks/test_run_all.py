@@ -105,7 +105,9 @@ def test_each_file_makes_of_known_sessions_what_follows() -> None:
     assert values("picture p50, sent to delivered, ms") == pytest.approx([10, 40])
     assert values("sound p50, sent to delivered, ms") == pytest.approx([20, 80])
     assert values("pictures a second") == pytest.approx([30, 30], abs=0.5)
-    assert values("5 % loss: pictures late or lost, %") == [0, 0]
+    assert values("5 % loss: late or lost, % of pictures") == [0, 0]
+    count, total = found["5 % loss: late or lost, % of pictures"].counted("ours")
+    assert (count, total) == (0, pytest.approx(30 * (END - BEGIN - 0.2), abs=1))
     assert values("one sound lost: later from then on, ms") == pytest.approx([0, 0], abs=1e-6)
     (outage,) = (a for question, a in found.items() if question.startswith("picture back"))
     # The next picture after the path's return is sent within 1/30 s.
@@ -123,7 +125,7 @@ def test_a_picture_is_late_after_a_fifth_of_a_second_and_lost_when_it_never_come
     # Number 3 comes late, number 7 never does.
     came = [(n, 102.0 + 0.1 * n + (0.25 if n == 3 else 0.05)) for n in range(38) if n != 7]
     seen = evolve(received("ours"), pictures=came)
-    assert bad_network.late_or_lost(seen, sent) == pytest.approx(100 * 2 / 38)
+    assert bad_network.late_or_lost(seen, sent) == (2, 38)
 
 
 def test_back_is_a_picture_that_was_sent_after_the_return() -> None:
@@ -149,6 +151,23 @@ def test_pieces_of_a_run_are_kept_and_put_together(
     printed = capsys.readouterr().out
     assert "steady_latency.py, uvloop, 3 rounds" in printed
     assert "0 of 1 bars met" in printed
+
+
+def test_counts_of_pieces_are_added(tmp_path: Path) -> None:
+    path = tmp_path / "kept.json"
+    for late in (0, 1, 0):
+        kept = run_all.load(path)
+        answer = Answer(
+            "late, %",
+            [{"ours": late, "stock": 1}],
+            [Bar(1.0, "stock")],
+            out_of=[{"ours": 400, "stock": 400}],
+        )
+        run_all.merge(kept, "bad_network uvloop", [answer])
+        run_all.save(path, kept)
+    (added,) = run_all.load(path)["bad_network uvloop"]
+    assert (added.counted("ours"), added.counted("stock")) == ((1, 1200), (3, 1200))
+    assert added.ratio("ours", "stock") == pytest.approx(1 / 3)
 
 
 def test_the_cores_speed_and_its_sessions_are_lines_of_the_table(
