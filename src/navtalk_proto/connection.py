@@ -34,7 +34,6 @@ from navtalk_proto.errors import (
     LocalProtocolError,
     MalformedMessageError,
     NotReadyError,
-    RefusalKind,
     SessionClosedError,
 )
 from navtalk_proto.events import (
@@ -83,6 +82,7 @@ from navtalk_proto.media import (
     OpId,
     TrackAdded,
 )
+from navtalk_proto.refusals import REFUSAL_CLOSES, REFUSALS, refusal_in, refusal_of
 from navtalk_proto.roles import Role
 from navtalk_proto.timers import Timer, Timers
 from navtalk_proto.wire import codec, obsolete
@@ -92,26 +92,21 @@ from navtalk_proto.wire.messages import (
     AudioAppend,
     AudioClear,
     AudioCommit,
-    BackendError,
     ClientMessage,
     ConnectedClose,
     ConnectedFail,
     ConnectedSuccess,
     ConnectedWarning,
-    ConnectionLimitExceeded,
     Description,
     GatewayHello,
-    GpuFull,
     IceCandidate,
     IceRestartRequest,
     InputConfig,
     InputFunctionCall,
     InputImage,
     InputText,
-    InsufficientBalance,
     Message,
     Offer,
-    Refusal,
     ResponseCreate,
     ServerMessage,
     SessionCreated,
@@ -122,40 +117,6 @@ from navtalk_proto.wire.messages import (
 from navtalk_proto.wire.sdp import check_description
 
 __all__ = ["Connection", "Counters", "check_close"]
-
-_REFUSALS: Final[dict[type, RefusalKind]] = {
-    ConnectedFail: RefusalKind.FAIL,
-    InsufficientBalance: RefusalKind.INSUFFICIENT_BALANCE,
-    ConnectionLimitExceeded: RefusalKind.CONNECTION_LIMIT_EXCEEDED,
-    GpuFull: RefusalKind.GPU_FULL,
-    BackendError: RefusalKind.BACKEND_ERROR,
-}
-
-_REFUSAL_CLOSE: Final[dict[RefusalKind, tuple[int, str]]] = {
-    RefusalKind.FAIL: (1008, "refused"),
-    RefusalKind.INSUFFICIENT_BALANCE: (1008, "Insufficient points"),
-    RefusalKind.CONNECTION_LIMIT_EXCEEDED: (1008, "connection limit exceeded"),
-    RefusalKind.GPU_FULL: (1013, "no worker is free"),
-    RefusalKind.BACKEND_ERROR: (1011, "backend error"),
-}
-"""How a server closes after a refusal (protocol.md 2.5)."""
-
-_REFUSING_REASONS: Final[tuple[tuple[str, RefusalKind], ...]] = (
-    ("insufficient points", RefusalKind.INSUFFICIENT_BALANCE),
-    ("insufficient balance", RefusalKind.INSUFFICIENT_BALANCE),
-    ("connection limit exceeded", RefusalKind.CONNECTION_LIMIT_EXCEEDED),
-    ("maximum concurrent connections", RefusalKind.CONNECTION_LIMIT_EXCEEDED),
-    ("gpu full", RefusalKind.GPU_FULL),
-    ("no worker is free", RefusalKind.GPU_FULL),
-    ("backend error", RefusalKind.BACKEND_ERROR),
-    ("invalid license", RefusalKind.FAIL),
-    ("avatar not found", RefusalKind.FAIL),
-    ("connected.fail", RefusalKind.FAIL),
-    ("refused", RefusalKind.FAIL),
-)
-"""What a close reason says when it is all that tells of a refusal, folded to lower case with spaces
-for underscores. The first is what stock clients recognise (protocol.md 2.5); the others are the
-wire's own names (5.3) and what our server closes with."""
 
 _CLOSE_CODES: Final = frozenset({1000, 1001, 1008, 1011, 1013})
 _CLOSE_REASON_BYTES: Final = 123
@@ -177,7 +138,7 @@ _INPUTS: Final[dict[type, Input]] = {
     AudioCommit: Input.C_MEDIA,
     InputImage: Input.C_MEDIA,
     IceRestartRequest: Input.C_ITEM,
-    **dict.fromkeys(_REFUSALS, Input.S_REFUSAL),
+    **dict.fromkeys(REFUSALS, Input.S_REFUSAL),
     **dict.fromkeys((Offer, Answer, IceCandidate), Input.SIGNALING),
 }
 """Message classes to inputs. ConnectedSuccess is none: it depends on whether there was one."""
@@ -545,7 +506,7 @@ class Connection:
     def receive_binary(self, size: int, *, now: float) -> None:
         """A binary message of `size` bytes was received; v2 has none (protocol.md 2.1)."""
         self._advance(now)
-        if self.state in (State.CLOSING, State.CLOSED):
+        if self.state in _OVER:
             self._counters.ignored += 1
             return
         if self._timers.armed(Timer.IDLE):
@@ -571,7 +532,7 @@ class Connection:
             self._counters.violations += 1
             self._cause = CloseCause.VIOLATION
             self._emit(ProtocolViolation(reason=reason, fatal=True))
-        kind = _refusal_in(reason)
+        kind = refusal_in(reason)
         if self._role is Role.CLIENT and kind is not None and self._cause is None:
             self._cause = CloseCause.REFUSED
             if stage is State.READY:
@@ -648,7 +609,7 @@ class Connection:
     def media_event(self, event: MediaEvent, *, now: float) -> None:
         """Something happened to the media on its own."""
         self._advance(now)
-        if self.state in (State.CLOSING, State.CLOSED):
+        if self.state in _OVER:
             self._counters.ignored += 1
             return
         match event:
@@ -789,12 +750,12 @@ class Connection:
                 assert isinstance(message, ConnectedWarning)
                 self._emit(ServerWarning(text=message.message, avatar_id=message.avatar_id))
             case Effect.REFUSE:
-                kind, text = _refusal(message)
+                kind, text = refusal_of(message)
                 self._cause = CloseCause.REFUSED
                 self._emit(Refused(kind=kind, text=text, retryable=kind.retryable))
                 self._close_transport(1000, "")
             case Effect.NOTICE:
-                kind, text = _refusal(message)
+                kind, text = refusal_of(message)
                 self._cause = CloseCause.REFUSED
                 self._emit(Notice(kind=kind, text=text))
             case Effect.GOODBYE:
@@ -874,9 +835,9 @@ class Connection:
                 assert isinstance(message, ConnectedSuccess)
                 self._session_id = message.session_id
             case Effect.REFUSE | Effect.NOTICE:
-                kind, _ = _refusal(message)
+                kind, _ = refusal_of(message)
                 self._cause = CloseCause.LOCAL
-                code, reason = _REFUSAL_CLOSE[kind]
+                code, reason = REFUSAL_CLOSES[kind]
                 if was is State.READY:
                     self._close(Close(code=code, reason=reason))
                 else:
@@ -1129,14 +1090,3 @@ class Connection:
 
 def _type(message: Message | Unknown) -> str:
     return message.type if isinstance(message, Unknown) else message.TYPE
-
-
-def _refusal(message: Message | Unknown) -> tuple[RefusalKind, str]:
-    assert isinstance(message, Refusal)
-    return _REFUSALS[type(message)], message.message
-
-
-def _refusal_in(reason: str) -> RefusalKind | None:
-    """The refusal that a close reason speaks of."""
-    folded = reason.lower().replace("_", " ")
-    return next((kind for text, kind in _REFUSING_REASONS if text in folded), None)
