@@ -146,10 +146,11 @@ def test_what_would_be_sent(tools: Callable[..., int], capsys: pytest.CaptureFix
     [
         ((), "name a function, as module:attribute"),
         (("ours",), 'is not "module:attribute"'),
-        (("nowhere:x",), "there is no module 'nowhere'"),
+        (("nowhere:x",), "there is no module 'nowhere'\nhint: name a function"),
         (("ours:none",), "has no 'none'"),
         (("ours:number",), "is a int, and no function"),
         (("ours:bad",), "thing"),
+        (("ours:bad",), "hint: docs/tools.md lists the types"),
         (("ours:weather", "ours:both"), "two tools are called weather"),
     ],
 )

@@ -45,11 +45,18 @@ def add_tools(app: App) -> None:
         return ExitCode.OK
 
 
+class NoSuchToolError(ToolError):
+    """What was named on the command line is not there, or cannot be a tool by what it is."""
+
+    code = "no-such-tool"
+    hint = "name a function, a tool, or a list of them, as module:attribute, from this folder too"
+
+
 def _found(name: str) -> list[Any]:
-    """What ``module:attribute`` names. Raises ToolError, and what the module itself raises."""
+    """What ``module:attribute`` names. Raises NoSuchToolError, and what the module raises."""
     module_name, colon, attribute = name.partition(":")
     if not (colon and module_name and attribute):
-        raise ToolError(f'{name!r} is not "module:attribute"')
+        raise NoSuchToolError(f'{name!r} is not "module:attribute"')
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -58,13 +65,15 @@ def _found(name: str) -> list[Any]:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # The module is there; one that it imports is not.
-        raise ToolError(f"there is no module {module_name!r}") from None
+        raise NoSuchToolError(f"there is no module {module_name!r}") from None
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise ToolError(f"{module_name!r} has no {attribute!r}")
+            raise NoSuchToolError(f"{module_name!r} has no {attribute!r}")
         found = getattr(found, part)
     if isinstance(found, Tool | Mapping) or callable(found):
         return [found]
     if isinstance(found, list | tuple):
         return list(found)
-    raise ToolError(f"{name} is a {type(found).__name__}, and no function, tool or list of them")
+    raise NoSuchToolError(
+        f"{name} is a {type(found).__name__}, and no function, tool or list of them"
+    )
