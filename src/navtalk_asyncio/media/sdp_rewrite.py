@@ -106,10 +106,15 @@ class _Section:
 
     def values(self, name: str) -> list[str]:
         prefix = f"a={name}:"
-        return [line[len(prefix) :] for line in self.lines[1:] if line.startswith(prefix)]
+        return [line[len(prefix) :] for line in self.lines if line.startswith(prefix)]
 
     def value(self, name: str) -> str | None:
-        return next(iter(self.values(name)), None)
+        # Asked for some thirty times between an offer and its answer: no line behind it is read.
+        prefix = f"a={name}:"
+        for line in self.lines:
+            if line.startswith(prefix):
+                return line[len(prefix) :]
+        return None
 
     def has(self, name: str) -> bool:
         return f"a={name}" in self.lines or self.value(name) is not None
