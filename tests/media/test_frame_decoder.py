@@ -100,6 +100,8 @@ def test_a_decoder_that_was_opened_before_takes_the_first_frame(
     decoder = FrameDecoder()
     decoder.open(VIDEO["VP8"])
     decoder.open(VIDEO["VP8"])
+    assert decoder._opened is not None
+    assert decoder._opened[1].codec.is_open
     assert opened == ["VP8"]
     assert decoder.decode(VIDEO["VP8"], encoded(vp8[0]))
     decoder.open(VIDEO["VP8"])

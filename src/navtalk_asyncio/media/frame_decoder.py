@@ -31,6 +31,8 @@ def open_decoder(codec: Any) -> Any:
         # More threads take no less time for pictures that are coded in one slice, and those that
         # decode several pictures at once give each of them late.
         context.thread_count = 1
+    if isinstance(context, av.CodecContext):
+        context.open(strict=False)  # PyAV would with the first frame, which is in a hurry.
     return decoder
 
 
