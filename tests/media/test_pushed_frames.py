@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
+from navtalk_asyncio.media import engine_thread
 from navtalk_asyncio.media.engine_thread import EngineThread, PushedFrames, ThreadedEngine
 from navtalk_asyncio.media.frame_buffer import BURST_FRAMES, FrameBuffer
 from navtalk_asyncio.media.interface import EngineCallbacks, TrackCounters
@@ -66,16 +68,20 @@ class FedEngine:
 class User:
     """A user's side whose loop runs what is posted only when the test says so."""
 
-    def __init__(self, thread: EngineThread) -> None:
+    def __init__(self, thread: EngineThread, make: type[FedEngine] = FedEngine) -> None:
         self.thread = thread
         self.posted: list[Callable[[], None]] = []
         callbacks = EngineCallbacks(
             done=lambda *_: None, failed=lambda *_: None, event=lambda _: None
         )
-        self.threaded = ThreadedEngine(thread, FedEngine, callbacks, self.posted.append)
+        self.threaded = ThreadedEngine(thread, make, callbacks, self.posted.append)
         engine = self.threaded.engine
         assert isinstance(engine, FedEngine)
         self.engine = engine
+
+    def close(self) -> None:
+        closing = self.thread.call(self.threaded.close_on_media_loop, lambda _: None, lambda: None)
+        closing.result(PATIENCE)
 
     def run_posted(self) -> int:
         posted = self.posted[:]
@@ -112,12 +118,17 @@ class User:
 
 
 @pytest.fixture
-def user() -> Iterator[User]:
+def thread() -> Iterator[EngineThread]:
     thread = EngineThread.acquire()
+    yield thread
+    thread.release()
+
+
+@pytest.fixture
+def user(thread: EngineThread) -> Iterator[User]:
     user = User(thread)
     yield user
-    thread.call(user.threaded.close_on_media_loop, lambda _: None, lambda: None).result(PATIENCE)
-    thread.release()
+    user.close()
 
 
 def run(work: Any) -> None:
@@ -256,3 +267,42 @@ def test_a_dropped_iterator_ends_its_subscription(user: User) -> None:
         assert not user.threaded._pumps
 
     run(scene())
+
+
+class DirectEngine(FedEngine):
+    """An engine that notes who gets frames where they are decoded."""
+
+    def __init__(self, callbacks: EngineCallbacks) -> None:
+        super().__init__(callbacks)
+        self.sinks: list[MediaKind] = []
+
+    def add_direct_sink(
+        self, kind: MediaKind, sink: Callable[[Any], None], on_end: Callable[[], None]
+    ) -> Callable[[], None]:
+        self.sinks.append(kind)
+        return lambda: None
+
+
+def test_a_reader_has_begun_when_the_media_loop_is_free(
+    thread: EngineThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_thread, "BEGIN_SECONDS", PATIENCE)
+    user = User(thread, DirectEngine)
+    assert isinstance(user.engine, DirectEngine)
+    frames = PushedFrames(user.threaded, MediaKind.VIDEO, asyncio.Event)
+    user.threaded.subscribe(frames._frames)
+    assert user.engine.sinks == [MediaKind.VIDEO]
+    user.close()
+
+
+def test_a_media_loop_that_is_busy_is_not_waited_for(thread: EngineThread) -> None:
+    user = User(thread, DirectEngine)
+    assert isinstance(user.engine, DirectEngine)
+    busy = threading.Event()
+    thread.loop.call_soon_threadsafe(busy.wait)
+    frames = PushedFrames(user.threaded, MediaKind.VIDEO, asyncio.Event)
+    user.threaded.subscribe(frames._frames)
+    assert user.engine.sinks == []
+    busy.set()
+    user.close()
+    assert user.engine.sinks == [MediaKind.VIDEO]

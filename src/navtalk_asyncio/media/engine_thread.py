@@ -66,6 +66,10 @@ Post: TypeAlias = Callable[[Callable[[], None]], object]
 CLOSE_SECONDS: Final = 5.0
 """How long the thread is waited for when its last session ends."""
 
+BEGIN_SECONDS: Final = 0.001
+"""How long a new reader lets the media loop begin. The two threads share the interpreter: without,
+a picture that is there already waits until the user's loop has nothing else to do."""
+
 HEAD_START: Final = 0.001
 """Seconds that an answer has for its way to the user's loop and out of it, before ICE begins. The
 two threads share the interpreter: the answer would wait while this one pairs candidates, makes the
@@ -249,8 +253,10 @@ class ThreadedEngine:
 
         Returns what stops it; decoding stops with the last subscriber. An engine that gives frames
         where it decodes them wakes the user's loop from there, and not the media loop first.
+        Blocks for at most :data:`BEGIN_SECONDS`, which a media loop that is free does not need.
         """
         engine, kind = self._engine, frames.kind
+        begun = threading.Event()
         stops: list[Callable[[], object]] = []
 
         def put(frame: Any) -> None:
@@ -268,11 +274,12 @@ class ThreadedEngine:
         def start() -> None:
             if isinstance(engine, DirectSource):
                 stops.append(engine.add_direct_sink(kind, put, frames.end))
-                return
-            task = self._thread.loop.create_task(pump())
-            self._pumps.add(task)
-            task.add_done_callback(self._pumps.discard)
-            stops.append(task.cancel)
+            else:
+                task = self._thread.loop.create_task(pump())
+                self._pumps.add(task)
+                task.add_done_callback(self._pumps.discard)
+                stops.append(task.cancel)
+            begun.set()
 
         def stop() -> None:
             for one in stops:
@@ -280,6 +287,7 @@ class ThreadedEngine:
             frames.end()
 
         self._thread.loop.call_soon_threadsafe(start)
+        begun.wait(BEGIN_SECONDS)
         return lambda: self._on_media_loop(stop)
 
     def tap(self, flag: Callable[[], Flag]) -> Tap:
