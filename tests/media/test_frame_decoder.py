@@ -61,6 +61,26 @@ def test_pictures_come_one_for_one_and_are_those_of_the_reference_decoder(name: 
     assert decoder.seconds is not None
 
 
+def test_of_the_frames_some_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    number = 0
+
+    def thread_time() -> float:
+        asked.append(number)
+        return 2.0 * len(asked)
+
+    monkeypatch.setattr(frame_decoder, "time", SimpleNamespace(thread_time=thread_time))
+    decoder = FrameDecoder()
+    assert decoder.decode(VIDEO["VP8"], encoded(b"\xff" * 40)) is None
+    assert decoder.seconds is None
+    asked.clear()
+    for number, data in enumerate(pictures("VP8", 12)):
+        decoder.decode(VIDEO["VP8"], encoded(data, 3000 * number))
+    # Before and after the first that can be read, and one of five from then on.
+    assert asked == [0, 0, 5, 5, 10, 10]
+    assert decoder.seconds == pytest.approx(2.0)
+
+
 def test_a_picture_has_one_thread() -> None:
     for name in ("VP8", "H264"):
         assert open_decoder(VIDEO[name]).codec.thread_count == 1

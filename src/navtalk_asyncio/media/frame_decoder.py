@@ -36,6 +36,11 @@ def open_decoder(codec: Any) -> Any:
     return decoder
 
 
+MEASURED: Final = 5
+"""Of so many frames one is measured: asking for a thread's time is a call of the system, which a
+piece of sound is too short for."""
+
+
 class FrameDecoder:
     """Decodes the frames of one track, on one thread at a time."""
 
@@ -45,10 +50,12 @@ class FrameDecoder:
         self._opened: tuple[str, Any] | None = None
         """A decoder that waits for its first frame, and the codec that it is for."""
         self._seconds = Mean()
+        self._unmeasured = MEASURED
+        """Frames since the last one that was measured."""
 
     @property
     def seconds(self) -> float | None:
-        """Processor time that a frame took, a mean of the newest ones; None before the first."""
+        """Processor time that a frame took, a mean of some of the newest; None before the first."""
         return self._seconds.value
 
     def open(self, codec: Any) -> None:
@@ -68,7 +75,9 @@ class FrameDecoder:
         """
         if not frame.data:
             return None  # FFmpeg would take it for the end of the stream.
-        before = time.thread_time()
+        self._unmeasured += 1
+        measured = self._unmeasured >= MEASURED
+        before = time.thread_time() if measured else 0.0
         try:
             if codec.name != self._codec:
                 opened, self._opened = self._opened, None
@@ -81,5 +90,7 @@ class FrameDecoder:
         except Exception as error:  # noqa: BLE001 - the far end's data must not end the connection
             logger.debug("! a frame of %s cannot be decoded: %r", codec.name, error)
             return None
-        self._seconds.add(time.thread_time() - before)
+        if measured:
+            self._unmeasured = 0
+            self._seconds.add(time.thread_time() - before)
         return frames
