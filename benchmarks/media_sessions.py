@@ -456,6 +456,8 @@ def plot(points: Sequence[MediaPoint], file: Path) -> None:
     above.set_ylabel("% of one core")
     above.set_ylim(0, 105)
     below.set_ylabel("% of the pictures arrived")
+    lowest = min((one.arrived for one in points if one.held or one.too_many), default=100.0)
+    below.set_ylim(min(lowest, 95.0) - 1, 101)
     below.axhline(ARRIVED_BAR, color="grey", linewidth=0.8)
     below.set_xlabel("sessions of 720p30 and sound on one core")
     for axes in (above, below):
