@@ -27,6 +27,9 @@ header a file can be played."""
 
 _MICROSECONDS: Final = 1_000_000
 
+_MOST_TICKS: Final = 2**31 - 1
+"""Between two packets of a track: what mp4 has room for; 6.6 hours of a picture, 12.4 of sound."""
+
 
 @frozen(kw_only=True)
 class Container:
@@ -37,6 +40,8 @@ class Container:
     codecs: tuple[str, ...]
     """As the rtpmap spells them."""
     options: Mapping[str, str]
+    needs_durations: bool = False
+    """A packet's time is the sum of the durations before it, and not written beside it."""
 
 
 CONTAINERS: Final[Mapping[str, Container]] = {
@@ -49,6 +54,7 @@ CONTAINERS: Final[Mapping[str, Container]] = {
             "frag_duration": str(round(FLUSH_SECONDS * _MICROSECONDS)),
             "video_track_timescale": "90000",
         },
+        needs_durations=True,
     ),
     ".mkv": Container(
         format="matroska",
@@ -79,10 +85,25 @@ class _Stream:
     time_base: Fraction
     last: int = -1
     """The newest packet's time, in units of time_base."""
+    held: Any = None
+    """The newest packet, which waits for the one that ends it."""
+
+    @property
+    def least(self) -> int:
+        """A millisecond, which is Matroska's resolution."""
+        return self.time_base.denominator // 1000
 
 
 class PacketFile:
     """A media file. First :meth:`add` each stream, then :meth:`write` packets of them.
+
+    In mp4 a packet's time is the sum of the durations before it, at the least from one fragment to
+    the next. FFmpeg moves a packet that begins before the one before was said to end, and aborts
+    the process when that happens where it ends a fragment; and how long a picture lasts is known
+    when the next one comes. So there the newest packet of each stream is held back until then.
+
+    A stream that pauses does not hold the others back for more than half a second, except VP8: for
+    its next picture FFmpeg waits without a limit, with the sound in memory.
 
     Each method raises what FFmpeg raises: av.FFmpegError, which is also an OSError for the disk's
     errors. :meth:`close` is to be called in any case.
@@ -98,6 +119,7 @@ class PacketFile:
         self._output: av.container.OutputContainer = av.open(
             path, "w", format=container.format, options=options
         )
+        self._container = container
         self._streams: dict[str, _Stream] = {}
 
     def add(self, name: str, codec: str, first: bytes, *, title: str | None = None) -> None:
@@ -115,25 +137,40 @@ class PacketFile:
     def write(self, name: str, data: bytes, *, pts: int, duration: int, keyframe: bool) -> int:
         """A packet; times in the stream's clock, 48,000 or 90,000 Hz. Returns the time it got.
 
-        Decoding times must rise: one that does not is put a millisecond behind the one before,
-        which is Matroska's resolution.
+        Decoding times must rise: one that does not is put a millisecond behind the one before.
+        A packet lasts until the next one of its stream; `duration` is for the last one. Raises
+        ValueError for one more than 2**31 - 1 ticks after the one before, and writes nothing of it.
         """
         stream = self._streams[name]
         if stream.last >= 0:
-            pts = max(pts, stream.last + stream.time_base.denominator // 1000)
-        stream.last = pts = max(pts, 0)
+            pts = max(pts, stream.last + stream.least)
+            if pts - stream.last > _MOST_TICKS:
+                hours = (pts - stream.last) * stream.time_base / 3600
+                raise ValueError(f"no file can tell a hole of {float(hours):.0f} hours in a track")
+        pts = max(pts, 0)
         packet = av.Packet(data)
         packet.stream = stream.stream
         packet.time_base = stream.time_base
-        packet.pts = packet.dts = pts
+        packet.pts = packet.dts = stream.last = pts
         packet.duration = duration
         packet.is_keyframe = keyframe
-        self._output.mux(packet)
+        held = stream.held
+        if held is not None:
+            held.duration = pts - held.pts
+            self._output.mux(held)
+        stream.held = packet if self._container.needs_durations else None
+        if stream.held is None:
+            self._output.mux(packet)
         return pts
 
     def close(self) -> None:
         """Complete the file."""
-        self._output.close()
+        try:
+            for stream in self._streams.values():
+                if stream.held is not None:
+                    self._output.mux(stream.held)
+        finally:
+            self._output.close()
 
 
 def _add_stream(output: av.container.OutputContainer, codec: str, first: bytes) -> Any:
