@@ -13,6 +13,7 @@ from navtalk_asyncio import connect
 from navtalk_asyncio.emulator import Reply, emulate
 from navtalk_asyncio.emulator.faults import Faults
 from navtalk_asyncio.emulator.refusals import PlannedRefusal, farewell, plan
+from navtalk_asyncio.media.early_peer import EarlyPeer
 from navtalk_asyncio.testing import run_virtual
 from navtalk_proto.config import ServerConfig
 from navtalk_proto.errors import GpuFullError, InsufficientBalanceError, RefusalKind
@@ -206,3 +207,33 @@ async def test_emulates_own_time_limit() -> None:
                 pass
         assert session.end is not None
         assert session.end.code == 1000
+
+
+@pytest.mark.replaces("opening")
+def test_who_is_refused_costs_no_peer_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many come in a row; who is let in gets one, and nothing of anybody is left."""
+    made: list[EarlyPeer] = []
+    begin = EarlyPeer.__init__
+
+    async def visits() -> None:
+        was_made = asyncio.Event()
+
+        def noted(early: EarlyPeer, *arguments: Any, **options: Any) -> None:
+            begin(early, *arguments, **options)
+            made.append(early)
+            was_made.set()
+
+        monkeypatch.setattr(EarlyPeer, "__init__", noted)
+        async with emulate(refuse="gpu_full") as human:
+            for _ in range(20):
+                with pytest.raises(GpuFullError):
+                    async with connect(human.endpoint(), media=False):
+                        pytest.fail("it was let in")
+            assert made == []
+            human.refuse(None)
+            async with asyncio.timeout(60), connect(human.endpoint(), media=False):
+                await was_made.wait()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(visits())
+    assert {early.pc.connectionState for early in made} == {"closed"}

@@ -240,7 +240,8 @@ async def emulate(
             port,
             config=settings,
             # E3: everything on loopback is a host candidate; its own STUN server is for clients.
-            engine=lambda callbacks: AiortcEngine(callbacks, loopback=True),
+            # Who is refused costs no peer connection.
+            engine=lambda callbacks: AiortcEngine(callbacks, loopback=True, early=False),
             http=http,
             max_sessions=max_visitors,
             origins=origins,

@@ -99,6 +99,8 @@ class AiortcEngine:
     `gather_timeout` bounds, in seconds, how long an offer waits for STUN and TURN servers.
     `head_start` is how long, in seconds, ICE waits for whoever sends an answer: for an engine whose
     user is on another thread (:data:`navtalk_asyncio.media.engine_thread.HEAD_START`).
+    With `early` the first peer connection is made, and its sockets bound, before it is asked for;
+    a server that may refuse whom it has accepted does without.
 
     Frames are decoded only while somebody reads them. Several readers of a kind share one decoder;
     each has its own buffer. If the private parts of aiortc that this needs have changed, everything
@@ -113,6 +115,7 @@ class AiortcEngine:
         loopback: bool = False,
         gather_timeout: float = GATHER_TIMEOUT,
         head_start: float = 0.0,
+        early: bool = True,
     ) -> None:
         if not gather_timeout > 0:
             raise ValueError("gather_timeout must be positive")
@@ -148,7 +151,7 @@ class AiortcEngine:
         self._readers = {kind: FrameReaders(self._loop) for kind in MediaKind}
         self._sinks = {kind: EncodedSinks(self._loop) for kind in MediaKind}
         test_all()
-        self._early = self._make_early(IcePolicy.ALL)
+        self._early = self._make_early(IcePolicy.ALL) if early else None
 
     @property
     def capabilities(self) -> Capabilities:
