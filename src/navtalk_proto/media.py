@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NewType, TypeAlias
 
 from attrs import field, frozen, validators
 
+from navtalk_proto.identity_hash import identity_hash
 from navtalk_proto.wire.messages import IceCandidate
 
 if TYPE_CHECKING:
@@ -45,14 +46,12 @@ PROGRESS_SECONDS: Final = 0.25
 default, and four reports a second are no load."""
 
 
+@identity_hash
 class MediaKind(Enum):
     """The media type of an m-line."""
 
     AUDIO = "audio"
     VIDEO = "video"
-
-    # Enum's is a function in Python, and a kind is looked up with each frame.
-    __hash__ = object.__hash__
 
 
 class Direction(Enum):
