@@ -26,7 +26,7 @@ from navtalk_proto.errors import MalformedMessageError
 from navtalk_proto.events import MessageReceived, OutOfOrder, ProtocolViolation
 from navtalk_proto.limits import KIB, MIB, Limits
 from navtalk_proto.roles import Role
-from navtalk_proto.wire import codec, jsontext
+from navtalk_proto.wire import codec, jsontext, realtime_messages
 from navtalk_proto.wire.messages import FunctionCallDone, Offer
 from navtalk_proto.wire.sdp import check_description
 
@@ -108,9 +108,9 @@ LARGEST = Limits().client_message
 TEXT = MIB
 PARSERS = {
     # Copies of a text: without strings, without escapes, as UTF-8, as four bytes a character.
-    "json": (jsontext._loads_reference, 9),
+    "json": (jsontext._loads_reference, jsontext._loads_reference, jsontext._prove_reference, 9),
     # orjson reserves twelve bytes a character before it looks at the text, and gives them back.
-    "orjson": (jsontext._loads_orjson, 14),
+    "orjson": (jsontext._loads_orjson, jsontext._parse_orjson, jsontext._prove_orjson, 14),
 }
 VALUES = 24 * MIB
 """100,000 values of some 100 bytes, twice."""
@@ -133,8 +133,10 @@ def test_memory(
     wrap = WRAPPED[place]
     if parser == "orjson":
         pytest.importorskip("orjson")
-    loads, copies = PARSERS[parser]
-    monkeypatch.setattr(codec, "loads", loads)
+    loads, parse, prove, copies = PARSERS[parser]
+    monkeypatch.setattr(realtime_messages, "loads", loads)
+    monkeypatch.setattr(codec, "parse", parse)
+    monkeypatch.setattr(codec, "prove", prove)
     core = listening()
     texts = [wrap(bomb(TEXT))]
     size = len(texts[0].encode("utf-8", "surrogatepass"))
