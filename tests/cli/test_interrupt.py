@@ -140,7 +140,8 @@ def test_cancelling_at_a_step_leaves_nothing(
         assert errors == []
         # The loop's own executor ends with the loop.
         await loop.shutdown_default_executor()
-        assert set(threading.enumerate()) == threads
+        # Of those before, one of trio's may have ended meanwhile: they do after 10 s of idleness.
+        assert set(threading.enumerate()) <= threads
 
     threads = set(threading.enumerate())
     asyncio.run(main())

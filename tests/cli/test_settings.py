@@ -98,7 +98,8 @@ def test_a_mistake_in_the_config_file_is_2_and_names_it(
     assert talk("--text", "Hi", "--avatar", "x") == 2
     err = capsys.readouterr().err.replace("\n", " ")
     assert problem in err
-    assert "ours.toml" in err
+    # A frame around it may break a long path anywhere.
+    assert "ours.toml" in "".join(err.replace("│", "").split())
 
 
 def test_a_config_file_that_was_named_must_be_there(
