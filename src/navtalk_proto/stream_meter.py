@@ -28,25 +28,23 @@ class RateMeter:
         self._width = window / SLICES
         self._slices: deque[tuple[int, float]] = deque()
         """Number and amount of those before the newest."""
-        self.newest: float = 0.0
-        """The amount of the newest slice. While `now` is before `end`, adding to this is what
-        :meth:`add` does: there may be thousands of amounts in a slice."""
-        self.end: float = float("-inf")
-        """When the newest slice ends."""
+        self._newest = 0.0
         self._number = 0
+        self._end = float("-inf")
+        """When the newest slice ends."""
         self._first: float | None = None
 
     def add(self, amount: float, *, now: float) -> None:
         """So much more."""
-        if now < self.end:
-            self.newest += amount
+        if now < self._end:  # Nearly always: there may be thousands of calls in a slice.
+            self._newest += amount
             return
         if self._first is None:
             self._first = now
         else:
-            self._slices.append((self._number, self.newest))
-        self._number, self.newest = int(now / self._width), amount
-        self.end = (self._number + 1) * self._width
+            self._slices.append((self._number, self._newest))
+        self._number, self._newest = int(now / self._width), amount
+        self._end = (self._number + 1) * self._width
         self._forget(self._number)
 
     def per_second(self, *, now: float) -> float:
@@ -58,7 +56,7 @@ class RateMeter:
         # The slice of now is not over: what is measured over ends now, not with the slice.
         covered = min(now - self._first, now - (number - SLICES) * self._width)
         covered = max(covered, self._width)
-        newest = self.newest if self._number >= number - SLICES else 0.0
+        newest = self._newest if self._number >= number - SLICES else 0.0
         return (sum(amount for _, amount in self._slices) + newest) / covered
 
     def _forget(self, number: int) -> None:
@@ -117,15 +115,9 @@ class ReceptionMeter:
             ahead = 0  # late, or sent again: it was expected when the next one came
         if ahead:
             self._timestamp, self._arrival = timestamp, now
-            if now < self._expected.end:
-                self._expected.newest += ahead
-            else:
-                self._expected.add(ahead, now=now)
+            self._expected.add(ahead, now=now)
         self._received += 1
-        if now < self._got.end:
-            self._got.newest += 1
-        else:
-            self._got.add(1, now=now)
+        self._got.add(1, now=now)
 
     @property
     def lost(self) -> int:

@@ -84,11 +84,7 @@ class ReceiverMeter:
             self._reception.packet(
                 packet.sequence_number, packet.timestamp, self._clock_rate, now=now
             )
-        bits = self._bits
-        if now < bits.end:
-            bits.newest += len(packet.payload) * 8
-        else:
-            bits.add(len(packet.payload) * 8, now=now)
+        self._bits.add(len(packet.payload) * 8, now=now)
 
     def _look_up(self, payload_type: int) -> None:
         self._payload_type, self._clock_rate = payload_type, None
